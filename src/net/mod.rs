@@ -1,0 +1,127 @@
+//! Byte streams. Moves bytes, never reads them. One [`Net`] per core; engines: kernel TCP by nonblocking sockets,
+//! kernel TCP by io_uring, loopback for tests (later DPDK + smoltcp). The targets above are generic over `Net` and do
+//! not know which one they run on.
+//!
+//! Receiving is push: [`Net::poll`] hands each connection's bytes to a [`Handler`], which consumes whole PDUs in place
+//! and leaves a partial one behind; the rest is presented again with more bytes after it. Sending is queued: a
+//! connection's [`Tx`] collects headers and owned buffers during the turn and [`Net::flush`] sends them with one call
+//! per connection. A buffer queued for sending returns to the pool when its last byte has left.
+
+mod tx;
+
+pub use tx::{Piece, Tx};
+
+use crate::base::Time;
+use crate::mem::Pool;
+use std::net::SocketAddr;
+
+/// A connection of this core's net. `generation` makes a reused slot a different connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnId {
+    /// Index, dense from 0; at most [`crate::base::limits::CONNS_PER_CORE`].
+    pub slot: u32,
+    /// Counts the uses of the slot.
+    pub generation: u32,
+}
+
+/// A listening address of this core's net.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ListenerId(pub u32);
+
+/// Why a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closed {
+    /// The peer closed its side.
+    Peer,
+    /// Reset, time-out or another error of the operating system (the number).
+    Error(i32),
+    /// This side asked for it.
+    Local,
+}
+
+/// How to end a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Close {
+    /// Send what is queued, then close; give up after a second.
+    AfterSend,
+    /// Drop everything now.
+    Now,
+}
+
+/// What the net could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The address cannot be listened on or connected to.
+    #[error("{what} {addr}: {source}")]
+    Address {
+        /// What was tried.
+        what: &'static str,
+        /// On which address.
+        addr: SocketAddr,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A named limit is reached.
+    #[error("limit reached: {0}")]
+    Limit(&'static str),
+    /// The engine could not be started.
+    #[error("{0}: {1}")]
+    Engine(&'static str, std::io::Error),
+}
+
+/// What a net tells the protocol above it. All calls come from inside [`Net::poll`].
+pub trait Handler {
+    /// A new connection on `listener`; false refuses it (it is closed at once).
+    fn accepted(&mut self, conn: ConnId, listener: ListenerId, peer: SocketAddr, tx: &mut Tx) -> bool;
+    /// An outgoing connection is up.
+    fn connected(&mut self, conn: ConnId, tx: &mut Tx) {
+        let _ = (conn, tx);
+    }
+    /// Where the next bytes of this stream should land instead of passing through [`Handler::data`]: the rest of a
+    /// payload whose place is known. An engine may ignore it and use `data`.
+    fn landing(&mut self, conn: ConnId) -> Option<&mut [u8]> {
+        let _ = conn;
+        None
+    }
+    /// `n` bytes arrived in the place `landing` named.
+    fn landed(&mut self, conn: ConnId, n: usize, tx: &mut Tx, pool: &mut Pool) {
+        let _ = (conn, n, tx, pool);
+    }
+    /// The stream's next bytes. Returns how many were consumed; the rest (at most [`CARRY_MAX`]) comes again with more
+    /// behind it. To stop reading (no buffers, queue full) consume less and say so through [`Handler::paused`].
+    fn data(&mut self, conn: ConnId, bytes: &[u8], tx: &mut Tx, pool: &mut Pool) -> usize;
+    /// True while this connection must not be read; asked again every poll.
+    fn paused(&mut self, conn: ConnId) -> bool {
+        let _ = conn;
+        false
+    }
+    /// The connection is gone; its id will not be used again.
+    fn closed(&mut self, conn: ConnId, why: Closed);
+}
+
+/// Most bytes a handler may leave unconsumed: a partial PDU. Larger payloads are consumed piece by piece.
+pub const CARRY_MAX: usize = 16 * 1024;
+
+/// One core's streams.
+pub trait Net {
+    /// Listens on `addr` (port 0: any free one), sharing the port with the other cores of this process when `shared`.
+    fn listen(&mut self, addr: SocketAddr, shared: bool) -> Result<(ListenerId, SocketAddr), NetError>;
+    /// Stops listening; connections made through it stay.
+    fn unlisten(&mut self, listener: ListenerId);
+    /// Starts an outgoing connection; `connected` or `closed` tells how it went.
+    fn connect(&mut self, addr: SocketAddr) -> Result<ConnId, NetError>;
+    /// Takes over an established connection (accepted on another core, or a test's socket pair).
+    fn adopt(&mut self, stream: std::net::TcpStream) -> Result<ConnId, NetError>;
+    /// Accepts and receives whatever is ready; returns how many events there were.
+    fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize;
+    /// The send queue of a connection; `None` once it is closed.
+    fn tx(&mut self, conn: ConnId) -> Option<&mut Tx>;
+    /// Sends what was queued this turn, one call per connection; returns bytes sent.
+    fn flush(&mut self, now: Time, pool: &mut Pool) -> usize;
+    /// Ends a connection; `closed` follows from a later poll with [`Closed::Local`].
+    fn close(&mut self, conn: ConnId, how: Close);
+    /// Becomes readable when `poll` would find something; for idle sleep. `None`: must be polled.
+    fn wait_fd(&self) -> Option<i32>;
+    /// Connections open.
+    fn connections(&self) -> usize;
+}
