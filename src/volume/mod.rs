@@ -5,4 +5,4 @@
 
 mod request;
 
-pub use request::{Completion, Info, Kind, Payload, Request, Submit};
+pub use request::{Completion, Info, Kind, Payload, Request, Submit, Volumes};
