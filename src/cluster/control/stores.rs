@@ -240,7 +240,7 @@ impl<N: Node> Control<N> {
         if !thin {
             self.afford(&store, bytes).await?;
         }
-        let block_size = self.devices.borrow().get(&store.device).map_or(BLOCK as u32, |d| d.block_size);
+        let block_size = self.devices.borrow().get(&store.device).map_or(BLOCK as u32, |(_, d)| d.block_size);
         let id = self.state().next_id();
         let volume = Volume { id, uuid: Uuid::new_v4(), name, bytes, block_size, thin, read_only: false };
         check_size(&volume)?;
