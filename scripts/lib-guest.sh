@@ -51,8 +51,9 @@ guest_add_program() { # root program: the program and the libraries it is linked
   ldd "$path" 2>/dev/null | grep -oE '/[^ ]+' | while read -r lib; do mkdir -p "$root$(dirname "$lib")"; cp -Ln "$lib" "$root$lib"; done
 }
 
-guest_run() { # script seconds NAME=VALUE...: runs SCRIPT (busybox sh) as the guest's init; its console goes to standard output
-  local script=$1 seconds=$2 root list=; shift 2
+GUEST_PID=
+guest_start() { # script console seconds NAME=VALUE...: SCRIPT (busybox sh) becomes the guest's init; its console goes to the file CONSOLE
+  local script=$1 console=$2 seconds=$3 root list=; shift 3
   root=$(mktemp -d "$WORK_DIR/guest.XXXXXX")
   mkdir -p "$root"/{bin,dev,proc,sys,m,etc,mnt,run,tmp}
   cp "$GUEST_CACHE/busybox/bin/busybox" "$root/bin/"
@@ -73,9 +74,20 @@ INIT
   local setting; for setting; do printf '%s=%q\n' "${setting%%=*}" "${setting#*=}"; done >"$root/settings"
   ( cd "$root" && find . | cpio -o -H newc --quiet | gzip -1 ) >"$root.cpio.gz"
   rm -rf "$root"
-  local accel=${GUEST_ACCEL:-tcg}
-  timeout "$seconds" qemu-system-x86_64 -machine q35,accel=$accel -cpu max -smp 1 -m 768 -nographic -no-reboot \
+  : >"$console" || return 1
+  timeout "$seconds" qemu-system-x86_64 -machine q35,accel="${GUEST_ACCEL:-tcg}" -cpu max -smp 1 -m 768 -nographic -no-reboot \
     -kernel "$GUEST_CACHE"/kernel/boot/vmlinuz-* -initrd "$root.cpio.gz" -append "console=ttyS0 panic=-1 quiet" \
-    -nic user,model=virtio-net-pci </dev/null 2>&1 | tr -d '\r'
-  local rc=${PIPESTATUS[0]}; rm -f "$root.cpio.gz"; return "$rc"
+    -nic user,model=virtio-net-pci </dev/null >"$console" 2>&1 &
+  GUEST_PID=$!; track "$GUEST_PID"
+}
+guest_lines() { # console command: calls COMMAND with each line that the guest prints, until the guest ends
+  local line part= ended=
+  exec {GUEST_FD}<"$1" || return 1
+  while :; do
+    if IFS= read -r -u "$GUEST_FD" line; then "$2" "$part${line%$'\r'}"; part=
+    elif [ -n "$ended" ]; then break
+    else part+=$line; kill -0 "$GUEST_PID" 2>/dev/null && sleep 0.05 || ended=1; fi
+  done
+  exec {GUEST_FD}<&-
+  wait "$GUEST_PID"
 }

@@ -14,16 +14,17 @@ store_volume "$WORK_DIR/disk2" 512 store2 volume 320
 export_bdevs "$HOST_NQN" store1/volume store2/volume
 
 # The guest says "ROUND n" after each round of writing; the node is killed after the first and the third, under the guest's writes.
-console=$WORK_DIR/console; : >"$console"
-while IFS= read -r line; do
-  printf '%s\n' "$line" >>"$console"
-  case $line in
-    *"PASS "* | *"FAIL "* | *"SKIP "*) printf '%s\n' "$line" | grep -oE '(PASS|FAIL|SKIP) .*' ;;
-    *"ROUND 1"* | *"ROUND 3"*) node_kill; node_start ;;
+guest_says() {
+  case $1 in
+    *"PASS "* | *"FAIL "* | *"SKIP "*) grep -oE '(PASS|FAIL|SKIP) .*' <<<"$1" ;;
+    *"ROUND 1" | *"ROUND 3") node_kill; node_start ;;
   esac
-done < <(guest_run "$ROOT/tests/node/kernel-guest.guest" "${GUEST_SECONDS:-300}" PORT="$NODE_PORT" NQN="$NQN" HOSTNQN="$HOST_NQN" RESTART=1)
+}
+console=$WORK_DIR/console
+guest_start "$ROOT/tests/node/kernel-guest.guest" "$console" "${GUEST_SECONDS:-300}" PORT="$NODE_PORT" NQN="$NQN" HOSTNQN="$HOST_NQN" RESTART=1
+guest_lines "$console" guest_says
 FAILED=$(grep -c 'FAIL ' "$console")
 grep -q GUEST-DONE "$console" && pass "the guest came to its end" ||
-  { fail "the guest did not come to its end; its last words:"; tail -n 15 "$console"; tail -n 5 "$WORK_DIR/node.log"; }
+  { fail "the guest did not come to its end; its last words:"; tail -n 15 "$console" | tr -d '\r'; tail -n 5 "$WORK_DIR/node.log"; }
 check "the node stops cleanly" node_stop
 suite_end
