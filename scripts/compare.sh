@@ -37,9 +37,9 @@ POLLUX_PORT=$NODE_PORT
 SPDK_PID= SPDK_PORT=
 start_spdk() {
   local i listen
-  "$NVMF_TGT" -m "$(mask "$TARGET_CORE")" -s 768 "${huge[@]}" --no-pci -r "$WORK_DIR/spdk.sock" >"$WORK_DIR/spdk.log" 2>&1 </dev/null &
+  "$NVMF_TGT" -m "$(mask "$TARGET_CORE")" -s 768 "${huge[@]}" --no-pci -r "$SOCKET_DIR/spdk.sock" >"$WORK_DIR/spdk.log" 2>&1 </dev/null &
   SPDK_PID=$!; track "$SPDK_PID"; SPDK_PORT=$(free_port)
-  local RPC_SOCKET=$WORK_DIR/spdk.sock
+  local RPC_SOCKET=$SOCKET_DIR/spdk.sock
   for ((i = 0; i < 200; i++)); do rpc spdk_get_version >/dev/null 2>&1 && break; kill -0 "$SPDK_PID" 2>/dev/null || break; sleep 0.1; done
   kill -0 "$SPDK_PID" 2>/dev/null || { tail -n 5 "$WORK_DIR/spdk.log"; die "nvmf_tgt did not start"; }
   must_rpc bdev_malloc_create '{"name":"Raw","block_size":4096,"num_blocks":131072}' >/dev/null
@@ -57,7 +57,7 @@ measure() { # client port nsid rw depth -> IOPS
   local client=$1 port=$2 nsid=$3 rw=$4 depth=$5 more=()
   case $client in
     pollux)
-      taskset -c "$CLIENT_CORE" "$POLLUX" bench --url "nvme+tcp://127.0.0.1:$port/$NQN?nsid=$nsid" --rw "$rw" --bs 4096 --qd "$depth" \
+      "$POLLUX" bench --cores "$CLIENT_CORE" --url "nvme+tcp://127.0.0.1:$port/$NQN?nsid=$nsid" --rw "$rw" --bs 4096 --qd "$depth" \
         --conns 1 --time "$RUN_SECONDS" --json 2>"$WORK_DIR/client.log" |
         python3 -c 'import json,sys; t=sys.stdin.read(); print(json.loads(t[t.index("{"):])["iops"])' ;;
     perf*)
@@ -98,7 +98,7 @@ for part in $PARTS; do
       must_rpc bdev_lvol_create '{"lvs_name":"store","lvol_name":"volume","size_in_mib":512,"thin_provision":true}' >/dev/null
       must_rpc nvmf_subsystem_add_ns "{\"nqn\":\"$NQN\",\"namespace\":{\"nsid\":2,\"bdev_name\":\"store/volume\"}}" >/dev/null
       # every block is written once: a block that never was would be answered without a look at the device
-      taskset -c "$CLIENT_CORE" "$POLLUX" bench --url "nvme+tcp://127.0.0.1:$POLLUX_PORT/$NQN?nsid=2" --rw write --bs 131072 --qd 8 --count 4096 \
+      "$POLLUX" bench --cores "$CLIENT_CORE" --url "nvme+tcp://127.0.0.1:$POLLUX_PORT/$NQN?nsid=2" --rw write --bs 131072 --qd 8 --count 4096 \
         >"$WORK_DIR/client.log" 2>&1 || { tail -n 5 "$WORK_DIR/client.log"; die "the volume could not be filled"; } ;;
     *) die "what is '$part'? (spdk, log)" ;;
   esac

@@ -23,8 +23,7 @@ version_at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = 
 
 install_toolchain() { # cc, and a cargo that is new enough for this crate
   [ -r "$HOME/.cargo/env" ] && ! command -v cargo >/dev/null && . "$HOME/.cargo/env"
-  need_commands cc=gcc taskset=util-linux || return 1
-  [ -e /usr/include/stdio.h ] || apt_install libc6-dev || return 1
+  { command -v cc >/dev/null && [ -e /usr/include/stdio.h ]; } || apt_install gcc libc6-dev || return 1
   local wanted have=0
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
   command -v cargo >/dev/null && have=$(cargo --version | awk '{print $2}')
@@ -37,7 +36,7 @@ install_toolchain() { # cc, and a cargo that is new enough for this crate
     [ -e /etc/ssl/certs/ca-certificates.crt ] || apt_install ca-certificates || return 1
     say "no cargo $wanted or newer: installing the Rust toolchain with rustup into $HOME/.cargo"
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal --no-modify-path &&
-      . "$HOME/.cargo/env"
+      [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
   fi
   command -v cargo >/dev/null && version_at_least "$wanted" "$(cargo --version | awk '{print $2}')" ||
     { REASON="no cargo $wanted or newer, and rustup could not bring one (https://rustup.rs)"; return 1; }

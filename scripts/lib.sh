@@ -25,12 +25,15 @@ cleanup() {
   local status=$? pid
   trap - EXIT INT TERM
   for pid in "${STARTED[@]}"; do end_process "$pid"; done
-  [ -n "${WORK_DIR:-}" ] && rm -rf "$WORK_DIR"
+  [ -n "${WORK_DIR:-}" ] && rm -rf "$WORK_DIR" "$SOCKET_DIR"
   exit "$status"
 }
-work_dir() { # a directory of this run's own, on the file system of the build: the node's files want O_DIRECT
+# WORK_DIR is on the file system of the build, because the node's files want O_DIRECT; RPC_SOCKET is somewhere short, because the
+# path of a unix socket ends at 107 bytes.
+work_dir() {
   mkdir -p "$TARGET_DIR"
-  WORK_DIR=$(mktemp -d "$TARGET_DIR/run.XXXXXX") || die "no temporary directory under $TARGET_DIR"
+  WORK_DIR=$(mktemp -d "$TARGET_DIR/run.XXXXXX") && SOCKET_DIR=$(mktemp -d "${TMPDIR:-/tmp}/pollux.XXXXXX") || die "no temporary directory"
+  RPC_SOCKET=$SOCKET_DIR/rpc.sock
   trap cleanup EXIT; trap 'exit 130' INT; trap 'exit 143' TERM
 }
 
@@ -52,12 +55,12 @@ CLIENT_CORE=${CLIENT_CORE:-${CORES[1]:-$TARGET_CORE}}
 
 # --- one node ---------------------------------------------------------------------------------------------------------
 NODE_PID=
-rpc() { "$POLLUX" rpc --rpc-socket "${RPC_SOCKET:-$WORK_DIR/rpc.sock}" "$@"; }
+rpc() { "$POLLUX" rpc --rpc-socket "$RPC_SOCKET" "$@"; }
 must_rpc() { local out; out=$(rpc "$@" 2>&1) || die "rpc $*: $out"; printf '%s\n' "$out"; }
 
 node_start() { # extra flags of `pollux serve`; state in $WORK_DIR/state, console in $WORK_DIR/node.log
   local i
-  "$POLLUX" serve --cores "$TARGET_CORE" --rpc-socket "$WORK_DIR/rpc.sock" --state-dir "$WORK_DIR/state" "$@" \
+  "$POLLUX" serve --cores "$TARGET_CORE" --rpc-socket "$RPC_SOCKET" --state-dir "$WORK_DIR/state" "$@" \
     >>"$WORK_DIR/node.log" 2>&1 </dev/null &
   NODE_PID=$!; track "$NODE_PID"
   for ((i = 0; i < 200; i++)); do
@@ -66,7 +69,7 @@ node_start() { # extra flags of `pollux serve`; state in $WORK_DIR/state, consol
     sleep 0.05
   done
   tail -n 10 "$WORK_DIR/node.log" >&2
-  die "the node did not come up within 10 s"
+  if kill -0 "$NODE_PID" 2>/dev/null; then die "the node did not answer within 10 s"; else die "the node ended at once"; fi
 }
 node_stop() { # as an operator would: SIGTERM; fails when the node did not end by itself with status 0
   local i status

@@ -20,7 +20,7 @@ size_mib=1024
 free_mib=$(df -Pm "$WORK_DIR" | awk 'NR == 2 {print $4}')
 [ "$free_mib" -gt $((size_mib + 512)) ] || die "only $free_mib MiB are free under $TARGET_DIR; this run wants $size_mib MiB there"
 preallocate "$WORK_DIR/disk" $size_mib
-say "pollux serve --cores $TARGET_CORE --rpc-socket $WORK_DIR/rpc.sock --state-dir $WORK_DIR/state"
+say "pollux serve --cores $TARGET_CORE --rpc-socket $RPC_SOCKET --state-dir $WORK_DIR/state"
 node_start
 
 step "4. A log store on a file, a volume in it, exported over NVMe/TCP"
@@ -32,8 +32,8 @@ say "nvmf_subsystem_add_ns, nvmf_subsystem_add_listener: volume store/volume is 
 url="nvme+tcp://127.0.0.1:$NODE_PORT/$NQN"
 run() { # title flags...: one run of the load generator, shown as it is
   step "$1"; shift
-  say "pollux bench --url $url $*"
-  taskset -c "$CLIENT_CORE" "$POLLUX" bench --url "$url" "$@" || { tail -n 5 "$WORK_DIR/node.log"; die "the run failed"; }
+  say "pollux bench --cores $CLIENT_CORE --url $url $*"
+  "$POLLUX" bench --cores "$CLIENT_CORE" --url "$url" "$@" || { tail -n 5 "$WORK_DIR/node.log"; die "the run failed"; }
 }
 run "5. Durable random writes, verified" --rw randwrite --bs 4096 --qd 32 --time "$RUN_SECONDS" --verify
 run "6. Random reads" --rw randread --bs 4096 --qd 32 --time "$RUN_SECONDS"

@@ -13,10 +13,10 @@ idle() { # the share of one core, in hundredths of a percent
 }
 quiet() { local share; share=$(idle); echo "$((share / 100)).$(printf '%02d' $((share % 100)))% of a core"; [ "$share" -lt 300 ]; }
 check "idle with an export" quiet
-check "a run of the load generator" taskset -c "$CLIENT_CORE" "$POLLUX" bench --url "$url" --rw randrw --bs 4096 --qd 8 --time 1 --verify
+check "a run of the load generator" "$POLLUX" bench --cores "$CLIENT_CORE" --url "$url" --rw randrw --bs 4096 --qd 8 --time 1 --verify
 check "idle after a run" quiet
 # A rate of one request every second keeps a connection open that says almost nothing.
-taskset -c "$CLIENT_CORE" "$POLLUX" bench --url "$url" --rw randread --bs 4096 --qd 1 --rate 1 --time 8 >"$WORK_DIR/slow.log" 2>&1 & slow=$!; track "$slow"
+"$POLLUX" bench --cores "$CLIENT_CORE" --url "$url" --rw randread --bs 4096 --qd 1 --rate 1 --time 8 >"$WORK_DIR/slow.log" 2>&1 & slow=$!; track "$slow"
 sleep 1
 check "idle with a host connected" quiet
 check "the slow host was served" wait "$slow"

@@ -10,7 +10,7 @@ store_volume "$WORK_DIR/disk" 4096 store volume 384
 export_bdevs any store/volume
 url="nvme+tcp://127.0.0.1:$NODE_PORT/$NQN"
 load() { # seconds: JSON of one verifying run to $WORK_DIR/bench.json; errors of the connection are expected, wrong data is not
-  taskset -c "$CLIENT_CORE" "$POLLUX" bench --url "$url" --rw randrw --rwmix 30 --bs 4096 --qd 16 --conns 2 --time "$1" \
+  "$POLLUX" bench --cores "$CLIENT_CORE" --url "$url" --rw randrw --rwmix 30 --bs 4096 --qd 16 --conns 2 --time "$1" \
     --verify --verify-log "$WORK_DIR/verify.log" --json >"$WORK_DIR/bench.json" 2>"$WORK_DIR/bench.err"
 }
 field() { python3 - "$WORK_DIR/bench.json" "$1" <<'PY'

@@ -7,13 +7,13 @@ if [ ! -x "$VENV/bin/spdk-rpc" ]; then
   [ -x "$VENV/bin/spdk-rpc" ] || { skip "spdk-rpc: the PyPI package spdk 26.9 cannot be installed here: $reason"; exit 0; }
 fi
 work_dir
-client() { "$VENV/bin/spdk-rpc" -s "$WORK_DIR/rpc.sock" "$@"; }
+client() { "$VENV/bin/spdk-rpc" -s "$RPC_SOCKET" "$@"; }
 has() { local out; out=$(client "${@:2}" 2>&1) || { echo "$out"; return 1; }; grep -qE -- "$1" <<<"$out" || { echo "no $1 in: $out"; return 1; }; }
 hasnt() { local out; out=$(client "${@:2}" 2>&1) || { echo "$out"; return 1; }; ! grep -qE -- "$1" <<<"$out" || { echo "$1 still in: $out"; return 1; }; }
 refuses() { local out; out=$(client "${@:2}" 2>&1) && { echo "accepted: $out"; return 1; }; grep -qiE -- "$1" <<<"$out" || { echo "no $1 in: $out"; return 1; }; }
 HOST=nqn.2014-08.org.nvmexpress:uuid:5a0a2e3c-1b2d-4c3e-8f4a-000000000001
 bench() { # host-nqn is any: a verified run against the export
-  taskset -c "$CLIENT_CORE" "$POLLUX" bench --url "nvme+tcp://127.0.0.1:$NODE_PORT/$NQN" --rw randrw --bs 4096 --qd 8 --time 1 --verify --json; }
+  "$POLLUX" bench --cores "$CLIENT_CORE" --url "nvme+tcp://127.0.0.1:$NODE_PORT/$NQN" --rw randrw --bs 4096 --qd 8 --time 1 --verify --json; }
 
 preallocate "$WORK_DIR/disk" 512; truncate -s 64M "$WORK_DIR/aio"
 node_start

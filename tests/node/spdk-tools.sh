@@ -29,6 +29,6 @@ if [ -x "$FUZZ" ]; then
   check "nvme_fuzz with I/O commands leaves the node alive" fuzz 1
   check "nvme_fuzz with admin commands leaves the node alive" fuzz 2 -a
 else skip "nvme_fuzz is not built in SPDK_DIR"; fi
-check "the node still serves" says 'IOPS' "$POLLUX" bench --url "nvme+tcp://127.0.0.1:$NODE_PORT/$NQN" --rw randrw --bs 4096 --qd 8 --time 1 --verify
+check "the node still serves" says 'IOPS' "$POLLUX" bench --cores "$CLIENT_CORE" --url "nvme+tcp://127.0.0.1:$NODE_PORT/$NQN" --rw randrw --bs 4096 --qd 8 --time 1 --verify
 check "the node stops cleanly" node_stop
 suite_end
