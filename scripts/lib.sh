@@ -110,8 +110,8 @@ FAILED=0
 pass() { printf 'PASS %s\n' "$*"; }
 fail() { printf 'FAIL %s\n' "$*"; FAILED=$((FAILED + 1)); }
 skip() { printf 'SKIP %s\n' "$*"; }
-check() { # name command...: one check, silent but for its result; the last lines of its output where it failed
-  local name=$1 out; shift
-  if out=$("$@" 2>&1); then pass "$name"; else fail "$name: $(printf '%s' "$out" | tail -n 3 | tr '\n' ' ')"; fi
+check() { # name command...: one check, in this shell, silent but for its result; the last lines of its output where it failed
+  local name=$1; shift
+  if "$@" >"$WORK_DIR/check.out" 2>&1; then pass "$name"; else fail "$name: $(tail -n 3 "$WORK_DIR/check.out" | tr '\n' ' ')"; fi
 }
 suite_end() { [ "$FAILED" -eq 0 ]; exit; }
