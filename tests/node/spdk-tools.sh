@@ -25,7 +25,11 @@ for nsid in 1 2; do for more in "" "-H" "-I" "-H -I"; do for rw in randrw rw; do
 done; done; done; done
 FUZZ=$SPDK_DIR/test/app/fuzz/nvme_fuzz/nvme_fuzz
 if [ -x "$FUZZ" ]; then
-  fuzz() { timeout 120 "$FUZZ" -m "$MASK" -s 256 "${huge[@]}" -t 15 -S "$1" "${@:2}" -F "$(where $NQN)" -r "$WORK_DIR/fuzz.sock" >"$WORK_DIR/fuzz.log" 2>&1; tail -n 5 "$WORK_DIR/fuzz.log"; kill -0 "$NODE_PID"; }
+  fuzz() { # seed flags...: it says how many commands it sent; without that it did not fuzz
+    timeout 120 "$FUZZ" -m "$MASK" -s 256 "${huge[@]}" -t 15 -U -N -S "$1" "${@:2}" -F "$(where $NQN)" -r "$SOCKET_DIR/fuzz.sock" >"$WORK_DIR/fuzz.log" 2>&1
+    tail -n 8 "$WORK_DIR/fuzz.log"
+    kill -0 "$NODE_PID" && grep -qE 'Total commands completed: [1-9]' "$WORK_DIR/fuzz.log"
+  }
   check "nvme_fuzz with I/O commands leaves the node alive" fuzz 1
   check "nvme_fuzz with admin commands leaves the node alive" fuzz 2 -a
 else skip "nvme_fuzz is not built in SPDK_DIR"; fi
