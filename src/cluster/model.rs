@@ -273,7 +273,7 @@ pub struct Subsystem {
 pub const NAMESPACES_MAX: u32 = 1024;
 /// Namespaces of a subsystem that does not say (as SPDK).
 pub const NAMESPACES_DEFAULT: u32 = 32;
-/// Largest controller id of the dynamic model (NVMe-oF: FFF0h and above are reserved).
+/// Largest controller id of the dynamic model (fabrics reserve 0xFFF0 and above).
 pub const CNTLID_MAX: u16 = 0xFFEF;
 /// Subsystems of a node.
 pub const SUBSYSTEMS_MAX: usize = 1024;
@@ -362,6 +362,7 @@ pub(super) mod volume_id {
     use super::VolumeId;
     use serde::{Deserialize, Deserializer, Serializer};
 
+    #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
     pub fn serialize<S: Serializer>(id: &VolumeId, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u32(id.0)
     }
