@@ -6,5 +6,5 @@ mod mapping;
 mod pool;
 
 pub use arena::{Arena, Span};
-pub use mapping::{Backing, Commit, HUGE_PAGE, Mapping};
+pub use mapping::{Backing, Commit, HUGE_PAGE, Mapping, zeroes};
 pub use pool::{Buf, Class, Pool, PoolStats};
