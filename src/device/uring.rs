@@ -344,7 +344,7 @@ impl Queue for UringQueue {
     }
 
     fn wait_fd(&self) -> Option<i32> {
-        Some(self.side.as_ref().unwrap_or(&self.ring).fd())
+        self.side.as_ref().unwrap_or(&self.ring).bell()
     }
 }
 

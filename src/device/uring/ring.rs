@@ -3,9 +3,10 @@
 
 use crate::mem::Span;
 use io_uring::{IoUring, squeue};
+use rustix::event::{EventfdFlags, eventfd};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// `IORING_ENTER_GETEVENTS`.
 const GETEVENTS: u32 = 1 << 0;
@@ -33,6 +34,9 @@ pub(super) struct Ring {
     enabled: bool,
     spans: Vec<Part>,
     inflight: usize,
+    /// Signalled by the kernel for every completion. A sleeper cannot wait on the ring itself: completions that wait
+    /// in the kernel for this thread (`Tier::Deferred`) do not wake who polls the ring's descriptor.
+    bell: OwnedFd,
 }
 
 /// One registered buffer.
@@ -64,7 +68,9 @@ impl Ring {
             }
             match builder.build(entries.next_power_of_two()) {
                 Ok(io) => {
-                    return Ok(Ring { io, tier, polled, enabled: false, spans: Vec::new(), inflight: 0 });
+                    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+                    io.submitter().register_eventfd(bell.as_raw_fd())?;
+                    return Ok(Ring { io, tier, polled, enabled: false, spans: Vec::new(), inflight: 0, bell });
                 }
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => last = e,
                 Err(e) => return Err(e),
@@ -190,9 +196,15 @@ impl Ring {
         self.enabled = true;
     }
 
-    /// Readable while there are completions to reap.
-    pub fn fd(&self) -> RawFd {
-        self.io.as_raw_fd()
+    /// A descriptor that becomes readable when there is something to reap; `None` when there is already, so that nobody
+    /// goes to sleep over it.
+    pub fn bell(&self) -> Option<RawFd> {
+        let mut count = [0; 8];
+        // Older signals are for completions that were reaped or that the look below finds; newer ones stay.
+        let _ = rustix::io::read(&self.bell, &mut count);
+        // SAFETY: only this thread uses the ring, and no other view of either queue exists during this call.
+        let waiting = unsafe { self.io.submission_shared().taskrun() || !self.io.completion_shared().is_empty() };
+        (!waiting || self.inflight == 0).then(|| self.bell.as_raw_fd())
     }
     /// The flags in use.
     pub fn tier(&self) -> Tier {
