@@ -52,6 +52,7 @@ impl Target {
             self.subs.leave(c.sub);
             c.sub = u32::MAX;
         }
+        c.rx = super::conn::Rx::Header;
         while c.queued.pop().is_some() {}
         for (_, slot) in c.slots.iter_mut() {
             self.dead.extend(slot.buf.take());
