@@ -57,14 +57,11 @@ impl<N: Net> Nvme<N> {
             initiator.kick(now, &mut net, &mut pool);
             std::thread::yield_now();
         }
-        let namespace = match (initiator.state(), initiator.namespace()) {
-            (State::Ready, Some(ns)) => ns.clone(),
-            _ => {
-                let why = initiator.error().map_or_else(String::new, ToString::to_string);
-                return Err(ConnectError::Refused(why));
-            }
+        let (State::Ready, Some(namespace)) = (initiator.state(), initiator.namespace()) else {
+            let why = initiator.error().map_or_else(String::new, ToString::to_string);
+            return Err(ConnectError::Refused(why));
         };
-        let about = about(&namespace, name, &subsystem, depth);
+        let about = about(namespace, name, &subsystem, depth);
         Ok(Nvme { net, initiator, pool, about, queues })
     }
 

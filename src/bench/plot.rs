@@ -40,7 +40,7 @@ pub fn histogram(file: &Path, title: &str, series: &[(&str, &Recorder)]) -> Resu
 }
 
 fn draw(svg: &mut String, title: &str, series: &[(&str, &Recorder)]) -> Result<(), Box<dyn std::error::Error>> {
-    let data: Vec<(&str, &Recorder, Vec<(f64, f64)>)> =
+    let data: Vec<_> =
         series.iter().filter(|(_, r)| r.samples() > 0).map(|(name, r)| (*name, *r, columns(r))).collect();
     let points = || data.iter().flat_map(|(_, _, c)| c.iter());
     let low = points().map(|(us, _)| *us).fold(f64::INFINITY, f64::min);

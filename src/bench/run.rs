@@ -398,7 +398,7 @@ fn watch<R>(
     let runtime = runtime.map_err(|e| RunError::System("runtime", e))?;
     let mut progress = Progress::new(show);
     // Without a bar there is nothing to wake up for but the end.
-    let every = if progress.is_shown() { EVERY } else { Duration::from_secs(3600) };
+    let every = if progress.is_shown() { EVERY } else { Duration::from_hours(1) };
     runtime.block_on(async {
         while !threads.iter().all(std::thread::JoinHandle::is_finished) {
             tokio::select! {

@@ -149,7 +149,7 @@ mod tests {
     fn durations_counts_and_ranges() {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("1.5"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_mins(2)));
         assert!(parse_duration("1d").is_err() && parse_duration("s").is_err() && parse_duration("9999999h").is_err());
         assert_eq!((parse_count("10k"), parse_count("2m")), (Ok(10_000), Ok(2_000_000)));
         assert_eq!(parse_range("1m+4k"), Ok(ByteRange { offset: 1 << 20, len: 4096 }));

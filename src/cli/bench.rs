@@ -23,6 +23,9 @@ mod code {
     pub const INTERRUPTED: u8 = 130;
 }
 
+/// Measured time when neither --time nor --count is given.
+const DEFAULT_TIME: Duration = Duration::from_secs(10);
+
 const AFTER_HELP: &str = "\
 Exit codes:
   0    the run took place; no request failed and nothing was damaged
@@ -257,7 +260,7 @@ fn options(args: Args) -> Result<Options, String> {
     };
     let verify = args.verify || args.verify_log.is_some();
     let time = match (args.time, args.count) {
-        (None, None) => Some(Duration::from_secs(10)),
+        (None, None) => Some(DEFAULT_TIME),
         (time, _) => time,
     };
     if args.rate == Some(0) || args.count == Some(0) {
@@ -360,7 +363,11 @@ fn echo_client(addr: &str, args: &Args) -> Result<ExitCode, String> {
         depth: usize::from(args.qd),
         conns: usize::from(args.conns),
         warmup_ns: args.warmup.as_nanos() as u64,
-        time_ns: args.time.unwrap_or(Duration::from_secs(10)).as_nanos() as u64,
+        time_ns: args
+            .time
+            .or(args.count.is_none().then_some(DEFAULT_TIME))
+            .map_or(u64::MAX >> 1, |t| t.as_nanos() as u64),
+        count: args.count.unwrap_or(u64::MAX),
     };
     let measured = echo::load(to, &load, &AtomicBool::new(false)).map_err(failed)?;
     let mut results = Results { window_ns: measured.window_ns, turns_ns: measured.window_ns, ..Results::default() };

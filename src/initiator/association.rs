@@ -144,8 +144,7 @@ impl Initiator {
         let (Some(ns), Some(tx)) = (&self.namespace, queue.conn.and_then(|conn| net.tx(conn))) else {
             return Err(payload);
         };
-        let bytes = command.blocks * ns.block_size;
-        queue.submit(command, ns.nsid, bytes, payload, self.now, tx, pool)
+        queue.submit(command, (ns.nsid, ns.block_size), payload, self.now, (tx, pool))
     }
 
     /// Receives, and does what time asks for. Ended commands are in [`Initiator::ended`] afterwards.
@@ -429,7 +428,7 @@ impl Initiator {
         let error = match problem {
             Problem::Terminated { fes, fei } => Error::Terminated { step, fes, fei },
             Problem::Broken(fault) => {
-                queue.terminate(fault, tx);
+                Queue::terminate(fault, tx);
                 Error::Protocol { step, fault }
             }
         };

@@ -5,7 +5,7 @@
 //! [`crate::net::Handler`] of its net. A caller's turn is [`Initiator::poll`], [`Initiator::submit`] as often as it
 //! likes, [`Initiator::kick`]; ended commands are taken from [`Initiator::ended`].
 //!
-//! - [`url`]: `nvme+tcp://HOST:PORT/NQN[?nsid=N]`
+//! - `url`: `nvme+tcp://HOST:PORT/NQN[?nsid=N]`
 //! - `queue`: one connection: framing, commands under way, data in both directions (the hot path)
 //! - `setup`: the steps from the first connection to a usable namespace
 //! - `association`: joins the two, keeps the association alive, ends and remakes it
@@ -17,6 +17,9 @@ mod association;
 mod queue;
 mod setup;
 pub mod url;
+
+#[cfg(test)]
+mod tests;
 
 pub use association::{Initiator, State};
 pub use setup::{Namespace, Step};
@@ -153,7 +156,7 @@ pub enum Error {
     #[error(transparent)]
     Net(#[from] NetError),
     /// The connection ended.
-    #[error("connection to {addr} ended while {step}{}", reason(.why))]
+    #[error("connection to {addr} ended while {step}{}", reason(*.why))]
     Closed {
         /// Which target.
         addr: SocketAddr,
@@ -215,9 +218,9 @@ pub enum Error {
     Changed,
 }
 
-fn reason(why: &Closed) -> String {
+fn reason(why: Closed) -> String {
     match why {
-        Closed::Error(number) => format!(": {}", std::io::Error::from_raw_os_error(*number)),
+        Closed::Error(number) => format!(": {}", std::io::Error::from_raw_os_error(number)),
         Closed::Peer => ": closed by the target".into(),
         Closed::Local => String::new(),
     }

@@ -229,8 +229,8 @@ impl Setup {
         }
         self.mdts = c.mdts;
         self.vwc = c.vwc & 1 != 0;
-        self.model = get_ascii(&c.model).to_owned();
-        self.serial = get_ascii(&c.serial).to_owned();
+        get_ascii(&c.model).clone_into(&mut self.model);
+        get_ascii(&c.serial).clone_into(&mut self.serial);
         // A capsule is the 64-byte SQE and its data; data at an offset behind the SQE is not done on TCP.
         let capsule = if c.icdoff.get() == 0 { c.ioccsz.get().saturating_mul(16).saturating_sub(64) } else { 0 };
         self.in_capsule_max = capsule;

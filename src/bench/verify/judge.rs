@@ -1,7 +1,7 @@
 //! Is this block what it may be? If not: what is it, in one line. Pure: bytes and expectations in, verdict out.
 
 use super::stamp::{Diagnosis, SECTOR, Sector, Stamp, diagnose, inspect, show_operation};
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// What a read of one block may return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -243,7 +243,7 @@ fn seams(pieces: &[Piece]) -> String {
         }
         let place = if to - from == 1 { format!("{from}") } else { format!("{from}-{}", to - 1) };
         let comma = if from == 0 { "" } else { ", " };
-        out.push_str(&format!("{comma}{place} {}", describe(&pieces[from])));
+        let _ = write!(out, "{comma}{place} {}", describe(&pieces[from]));
         from = to;
     }
     out

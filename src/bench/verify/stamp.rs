@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Stamp {
-        let (volume, operation) = (0x1122_3344_5566_7788, 1 << 48 | 99);
+        let (volume, operation) = (0x1122_3344_5566_7788, (1 << 48) + 99);
         Stamp { volume, sector: 40, operation, writer: 7, generation: 3, sectors: 8, index: 2 }
     }
 
