@@ -175,6 +175,11 @@ impl<Q: Queue> Local<Q> {
         self.of_store(store).map(|s| (s.number, s.slice.usage()))
     }
 
+    /// How far the slices of a store on this core are with verifying their blocks.
+    pub fn scrubs(&self, store: StoreId) -> impl Iterator<Item = store::ScrubProgress> {
+        self.of_store(store).map(|s| s.slice.scrub_progress())
+    }
+
     /// The volumes a slice of this core knows.
     pub fn volumes(&self, store: StoreId, number: SliceId) -> impl Iterator<Item = &VolumeMeta> {
         self.of_store(store).filter(move |s| s.number == number).flat_map(|s| s.slice.volumes())
