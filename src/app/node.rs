@@ -89,6 +89,30 @@ impl<C: Carrier> LocalNode<C> {
         tokio::time::timeout(LINGER, ended).await.unwrap_or(Ok(()))
     }
 
+    /// What went wrong between hosts and the target, summed over the cores: (what, how often since start).
+    pub async fn troubles(&self) -> Vec<(&'static str, u64)> {
+        let of = |core: &mut Core, _| {
+            let s = core.target().stats();
+            [
+                ("connections refused by a limit", s.refused),
+                ("Connect commands refused", s.connects_refused),
+                ("connections without a Connect in time", s.connect_timeouts),
+                ("controllers ended by their keep alive timer", s.keep_alive_expired),
+                ("connections ended by a fault in a PDU", s.faults.iter().sum()),
+                ("commands failed by their data digest", s.data_digest_errors),
+            ]
+        };
+        let parts = self.cores.each(of).await.unwrap_or_default();
+        let mut sum: Vec<(&'static str, u64)> = Vec::new();
+        for (what, n) in parts.into_iter().flatten() {
+            match sum.iter_mut().find(|(w, _)| *w == what) {
+                Some((_, total)) => *total += n,
+                None => sum.push((what, n)),
+            }
+        }
+        sum
+    }
+
     /// Shows every core the volumes that exist now.
     async fn republish(&self) -> Result<(), NodeError> {
         let table = Arc::new(table(&self.inner.borrow()));

@@ -75,8 +75,8 @@ pub enum ServeError {
 
 /// How long reactors may take to finish what is under way.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// How often the control thread looks for stalls that reactors noted.
-const STALLS_EVERY: Duration = Duration::from_secs(1);
+/// How often the control thread looks for stalls and troubles that reactors noted.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
 
 struct Mailboxes(ControlSender<Message>);
 
@@ -129,9 +129,18 @@ async fn control(
     context.start().await;
     ready();
     let watch = async {
+        let mut known = Vec::new();
         loop {
-            tokio::time::sleep(STALLS_EVERY).await;
+            tokio::time::sleep(WATCH_EVERY).await;
             reactors.borrow_mut().stalls().for_each(drop);
+            let troubles = context.control.node().troubles().await;
+            for (what, n) in &troubles {
+                let before = known.iter().find(|(w, _)| w == what).map_or(0, |(_, n)| *n);
+                if *n != before {
+                    tracing::warn!("{what}: {} more, {n} since start", n - before);
+                }
+            }
+            known = troubles;
         }
     };
     let stop = stop_signal(stopping.clone());
