@@ -2,7 +2,7 @@
 
 use super::delay::DelayQueue;
 use super::fault::FaultQueue;
-use super::{Caps, DeviceError, Done, NullQueue, Op, Queue, RamQueue};
+use super::{Caps, DeviceError, Done, NullQueue, Op, Queue, RamQueue, UringQueue};
 use crate::base::Time;
 
 /// One core's queue to whatever medium its spec named.
@@ -12,6 +12,8 @@ pub enum AnyQueue {
     Ram(RamQueue),
     /// Nothing.
     Null(NullQueue),
+    /// A file or block device.
+    Uring(Box<UringQueue>),
     /// Faults in front of another queue.
     Fault(Box<FaultQueue<AnyQueue>>),
     /// Latency behind another queue.
@@ -23,6 +25,7 @@ macro_rules! each {
         match $queue {
             AnyQueue::Ram($q) => $call,
             AnyQueue::Null($q) => $call,
+            AnyQueue::Uring($q) => $call,
             AnyQueue::Fault($q) => $call,
             AnyQueue::Delay($q) => $call,
         }

@@ -10,14 +10,17 @@
 mod any;
 pub mod delay;
 pub mod fault;
+mod file;
 mod medium;
 mod null;
 mod ram;
 mod spec;
 #[cfg(test)]
 mod testing;
+mod uring;
 
 pub use any::AnyQueue;
+pub use file::FileMedium;
 pub use medium::{DEPTH_MAX, Medium, OpenError};
 pub use null::NullQueue;
 pub use ram::{RamMedium, RamQueue};
@@ -25,6 +28,7 @@ pub use spec::{
     BLOCK_DEFAULT, Bytes, Create, FileSpec, Nanos, NullSpec, Prealloc, Problem, RamSpec, Spec, SpecError, parse_bytes,
     parse_nanos,
 };
+pub use uring::{UringQueue, unregistered_queues};
 
 use crate::base::Status;
 use crate::base::Time;
@@ -97,7 +101,7 @@ pub struct Op {
     pub kind: OpKind,
     /// Byte offset on the medium.
     pub offset: u64,
-    /// Bytes; 0 for Flush. May exceed `io_bytes_max` only for WriteZeroes and Discard.
+    /// Bytes; 0 for Flush. May exceed `io_bytes_max` only for `WriteZeroes` and Discard.
     pub len: u64,
     /// The buffer of a Read or Write.
     pub buf: Option<Buf>,
@@ -210,8 +214,8 @@ pub trait Queue {
     fn wake_at(&self) -> Option<Time> {
         None
     }
-    /// A file descriptor that becomes readable when `poll` would report something, for idle sleep; `None` when the
-    /// device never completes outside `submit` and `wake_at`.
+    /// A file descriptor that becomes readable when `poll` will find something new, for idle sleep; asked right before
+    /// each sleep. `None` while operations are under way: there is something already, or only polling can tell.
     fn wait_fd(&self) -> Option<i32> {
         None
     }

@@ -13,7 +13,7 @@ pub struct Arena {
     used: AtomicUsize,
 }
 
-/// The address range of an arena, for registering it with io_uring or an IOMMU. Only an arena can make one, so the
+/// The address range of an arena, for registering it with `io_uring` or an IOMMU. Only an arena can make one, so the
 /// range stays mapped for the life of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Span {

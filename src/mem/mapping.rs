@@ -4,7 +4,9 @@
 //! pointers: whoever holds it decides who may touch which bytes.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 /// What the kernel gave for a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,6 +133,20 @@ impl Drop for Mapping {
     }
 }
 
+/// 1 MiB of zeroes, 2 MiB-aligned and never written: the source of zeroes for devices that have to write them. All of it
+/// is the kernel's one zero page.
+///
+/// # Panics
+/// When not even that much address space is left.
+pub fn zeroes() -> &'static [u8] {
+    static ZEROES: OnceLock<&'static [u8]> = OnceLock::new();
+    ZEROES.get_or_init(|| {
+        let mapping = ManuallyDrop::new(Mapping::ordinary(HUGE_PAGE).expect("2 MiB of address space"));
+        // SAFETY: the mapping is never dropped, is initialised by the kernel, and nobody else knows its address.
+        unsafe { std::slice::from_raw_parts(mapping.base.as_ptr(), 1 << 20) }
+    })
+}
+
 fn map(len: usize, extra: libc::c_int) -> io::Result<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra;
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
@@ -167,6 +183,11 @@ mod tests {
             assert!(bytes.iter().all(|b| *b == 0));
             bytes.fill(7);
         }
+    }
+
+    #[test]
+    fn zeroes_are_zero() {
+        assert!(zeroes().len() == 1 << 20 && zeroes().iter().all(|b| *b == 0));
     }
 
     #[test]

@@ -134,11 +134,10 @@ impl<Q: Queue> FaultQueue<Q> {
         self.free.push(done.token as u32);
         done.token = slot.token;
         match slot.after {
-            After::Nothing => {}
             After::Flip(bit) if done.kind == OpKind::Write || done.result.is_ok() => {
                 flip(done.buf.as_mut().expect("a transfer has a buffer"), bit);
             }
-            After::Flip(_) => {}
+            After::Flip(_) | After::Nothing => {}
             After::Fail => done.result = done.result.and(Err(DeviceError::Media)),
         }
         if self.handle.is_dead() {

@@ -76,7 +76,7 @@ fn errors_count_from_begin_to_end_in_their_range() {
         end: 3,
         ..FaultRule::always(Action::Error(DeviceError::Media))
     };
-    let mut b = bench(&[rule.clone()]);
+    let mut b = bench(std::slice::from_ref(&rule));
     let got: Vec<_> = (0..5).map(|_| b.write(3584, 1024, 1).is_err()).collect();
     assert_eq!(got, [false, true, true, false, false], "the last block touches the range");
     b.write(8192, 512, 1).unwrap();
