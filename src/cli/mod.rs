@@ -2,6 +2,7 @@
 //! that starts with `pollux`, and with a status other than 0.
 
 pub mod bench;
+mod config;
 mod rpc;
 mod serve;
 
