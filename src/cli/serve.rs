@@ -6,6 +6,9 @@ use crate::reactor::{Poll, parse_cpus};
 use crate::rpc::{Level, Logging, Settings};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt, reload};
@@ -80,12 +83,23 @@ fn start_log(level: Option<Level>) -> Logging {
         (settings.level, settings.print_level) = (level, level);
     }
     let (filter, handle) = reload::Layer::new(EnvFilter::new(settings.directives()));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let stamps = Arc::new(AtomicBool::new(settings.timestamps));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_timer(Stamps(stamps.clone()));
     tracing_subscriber::registry().with(filter).with(lines).init();
     Logging::new(settings, move |settings| {
+        stamps.store(settings.timestamps, Ordering::Relaxed);
         // The subscriber lives as long as the process, so that it can always be told.
         let _ = handle.reload(EnvFilter::new(settings.directives()));
     })
+}
+
+/// The time at the beginning of a line, while that is wanted.
+struct Stamps(Arc<AtomicBool>);
+
+impl FormatTime for Stamps {
+    fn format_time(&self, line: &mut fmt::format::Writer<'_>) -> std::fmt::Result {
+        if self.0.load(Ordering::Relaxed) { fmt::time::SystemTime.format_time(line) } else { Ok(()) }
+    }
 }
 
 /// The options that the arguments name, on top of the file's, on top of the defaults.
