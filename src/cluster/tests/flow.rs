@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::cluster::testing::run;
-use crate::cluster::{DelayTimes, Error, EventKind, FaultKind, FaultOn, FaultOrder, NamespaceSpec, NodeError, Problem};
+use crate::cluster::{
+    Declared, DeclaredBdev, DeclaredStore, DeclaredSubsystem, DeclaredVolume, DelayTimes, Error, EventKind, FaultKind,
+    FaultOn, FaultOrder, MadeOf, NamespaceSpec, NodeError, Problem,
+};
 
 /// Runs what waits for nothing.
 fn now<T>(future: impl Future<Output = T>) -> T {
@@ -207,6 +210,41 @@ fn wrappers_have_their_knobs() {
     let events = c.events(0, 99);
     let gone: Vec<&str> = events.iter().filter(|e| e.kind == EventKind::Unregister).map(|e| e.bdev.as_str()).collect();
     assert_eq!(gone, ["D", "N"], "the wrapper goes first");
+}
+
+#[test]
+fn what_is_declared_is_made_once_and_left_alone() {
+    let delay = MadeOf::Delay("disk".into(), DelayTimes::default());
+    let mut declared = Declared {
+        bdevs: vec![
+            DeclaredBdev { name: bdev("disk"), uuid: None, made_of: MadeOf::Medium(file("/disk")) },
+            DeclaredBdev { name: bdev("gone"), uuid: None, made_of: MadeOf::Medium(file("/nowhere")) },
+            DeclaredBdev { name: bdev("slow"), uuid: None, made_of: delay },
+        ],
+        stores: vec![DeclaredStore { name: store("lvs"), bdev: "slow".into(), format: false }],
+        volumes: vec![DeclaredVolume { store: "lvs".into(), name: volume("vol"), bytes: 8 * MIB, thin: true }],
+        transport: None,
+        subsystems: vec![DeclaredSubsystem {
+            subsystem: crate::cluster::Subsystem::new(nqn("c")),
+            hosts: vec![nqn("h1"), nqn("h2")],
+            namespaces: vec![NamespaceSpec { bdev: "lvs/vol".into(), ..NamespaceSpec::default() }],
+            listeners: vec!["127.0.0.1:4420".parse().unwrap()],
+        }],
+    };
+    let machine = Machine::new();
+    let failed: Vec<String> = now(machine.control.declare(&declared)).into_iter().map(|(what, _)| what).collect();
+    let space = "namespace 'lvs/vol' of 'nqn.2016-06.io.spdk:c'";
+    assert_eq!(failed, ["bdev 'gone'", "store 'lvs'", "volume 'lvs/vol'", space], "nothing is formatted unasked");
+    declared.stores[0].format = true;
+    assert_eq!(now(machine.control.declare(&declared)).len(), 1, "what was missing is made, but for the missing file");
+    now(machine.control.resize_volume("lvs/vol", 4 * MIB)).unwrap();
+    now(machine.control.change(Command::RemoveHost(nqn("c"), nqn("h1")))).unwrap();
+    let before = machine.control.state();
+    now(machine.control.declare(&declared));
+    assert_eq!(machine.control.state().generation(), before.generation() + 1, "only the missing host is added");
+    assert_eq!(machine.control.bdev("lvs/vol").unwrap().blocks(), 1024, "what was changed by hand stays so");
+    assert_eq!(now(machine.control.declare(&declared)).len(), 1);
+    assert_eq!(machine.control.state().generation(), before.generation() + 1);
 }
 
 #[test]

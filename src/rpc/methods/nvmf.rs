@@ -55,7 +55,7 @@ params! {
         max_io_qpairs_per_ctrlr: Option<u32>,
         /// The same and the admin queue (older clients).
         max_qpairs_per_ctrlr: Option<u32>,
-        /// In-capsule data, bytes, 0 to 65536; 8192 unless given.
+        /// In-capsule data, bytes, 0 to 65536; 16384 unless given.
         in_capsule_data_size: Option<u32>,
         /// Largest host I/O, bytes, 4096 to 1048576, a power of two; 1048576 unless given.
         max_io_size: Option<u32>,
