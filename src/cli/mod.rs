@@ -1,10 +1,14 @@
-//! The command line: `pollux serve | rpc | bench | fsck`.
+//! The command line: `pollux serve | rpc | bench | fsck`. Each subcommand is a file; errors end on stderr in one line
+//! that starts with `pollux`, and with a status other than 0.
 
 pub mod bench;
+mod rpc;
+mod serve;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// Shared block storage from polled NVMe drives.
 #[derive(Parser)]
 #[command(name = "pollux", version, about)]
 struct Cli {
@@ -14,6 +18,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a node in the foreground until SIGTERM or SIGINT
+    Serve(serve::Args),
+    /// Call one JSON-RPC method of a running node and print its result
+    Rpc(rpc::Args),
     /// Offer load to a volume, a device or a store, and measure or verify it
     Bench(Box<bench::Args>),
 }
@@ -21,6 +29,11 @@ enum Command {
 /// Entry point of the binary.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Rpc(args) => rpc::run(&args),
         Command::Bench(args) => bench::run(*args),
     }
 }
+
+/// Where a node listens for JSON-RPC unless told otherwise.
+pub const RPC_SOCKET: &str = "/var/tmp/pollux.sock";

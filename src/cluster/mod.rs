@@ -14,6 +14,10 @@ mod names;
 mod node;
 mod record;
 mod state;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, Effect};
 pub use control::{Bdev, Control, Event, EventKind, NamespaceSpec, Problem, Room, VOLUME_BYTES_MAX};

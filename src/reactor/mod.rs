@@ -22,7 +22,7 @@ pub use control::{ControlReceiver, ControlSender, CoreStats, Reactors, StageTime
 pub use cpus::{CpuListError, check_cpus, parse_cpus};
 pub use idle::{SPIN_MAX_NS, SPIN_MIN_NS};
 pub use mailbox::{BATCH, Peer};
-pub use run::{Builder, StartError, Turn, start};
+pub use run::{Builder, StartError, Started, Turn, start};
 pub use stage::{STAGES_MAX, Stall};
 pub use wheel::{TICK_NS, TimerId, Wheel};
 

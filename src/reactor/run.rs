@@ -91,12 +91,19 @@ impl<M> Turn<'_, M> {
     }
 }
 
+/// Running reactors and the control thread's ways to and from their cores.
+pub struct Started<M> {
+    /// The threads.
+    pub reactors: Reactors,
+    /// Messages to the cores.
+    pub to_cores: ControlSender<M>,
+    /// Messages from the cores.
+    pub from_cores: ControlReceiver<M>,
+}
+
 /// Starts one pinned thread per configured CPU and builds a core on each, `builders` in the order of the CPUs. Returns
 /// when all run, or none.
-pub fn start<C, E>(
-    config: &Config,
-    builders: Vec<Builder<C, E>>,
-) -> Result<(Reactors, ControlSender<C::Message>, ControlReceiver<C::Message>), StartError<E>>
+pub fn start<C, E>(config: &Config, builders: Vec<Builder<C, E>>) -> Result<Started<C::Message>, StartError<E>>
 where
     C: Core + 'static,
     E: std::error::Error + Send + 'static,
@@ -132,7 +139,7 @@ where
     }
     assert_eq!(running, cores, "a builder panicked");
     let (sending, receiving) = control.split();
-    Ok((reactors, ControlSender::new(sending), ControlReceiver::new(receiving)))
+    Ok(Started { reactors, to_cores: ControlSender::new(sending), from_cores: ControlReceiver::new(receiving) })
 }
 
 /// However the thread ends, the others do not wait for it.
@@ -271,8 +278,10 @@ impl<C: Core> Reactor<'_, C> {
         self.polled.clear();
         self.polled.push(watched(self.ends.bell().fd().as_raw_fd()));
         self.polled.extend(self.fds.iter().map(|fd| watched(*fd)));
-        let limit = limit
-            .map(|ns| libc::timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 });
+        let limit = limit.map(|ns| libc::timespec {
+            tv_sec: (ns / 1_000_000_000).cast_signed(),
+            tv_nsec: (ns % 1_000_000_000).cast_signed(),
+        });
         let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: the list is valid for its length, the limit is null or a live timespec, and no signal mask is given.
         // A descriptor that is not open is reported as an event, which only ends the sleep, as does an error.

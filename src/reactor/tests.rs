@@ -125,8 +125,8 @@ fn rig(config: &Config) -> Rig {
         };
         Box::new(build) as Builder<Ring, Never>
     };
-    let (reactors, to, from) = start(config, config.cpus.iter().map(builder).collect()).unwrap();
-    Rig { reactors, to, from, dropped }
+    let started = start(config, config.cpus.iter().map(builder).collect()).unwrap();
+    Rig { reactors: started.reactors, to: started.to_cores, from: started.from_cores, dropped }
 }
 
 /// Two reactors, on two CPUs where there are two.
@@ -389,7 +389,7 @@ fn a_descriptor_ends_a_sleep() {
     let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
     let builders: Vec<Builder<Watcher, Never>> = vec![Box::new(|_| Ok(Watcher(theirs)))];
-    let (reactors, _to, mut from) = start(&one(), builders).unwrap();
+    let Started { reactors, from_cores: mut from, .. } = start(&one(), builders).unwrap();
     for _ in 0..10 {
         wait_for("asleep", || reactors.stats()[0].in_interrupt.then_some(()));
         ours.write_all(b"x").unwrap();

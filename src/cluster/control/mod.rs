@@ -19,6 +19,7 @@ use super::command::{Command, Effect};
 use super::error::Error;
 use super::journal::Journal;
 use super::model::{Intent, Volume};
+use super::names::BdevName;
 use super::node::{DeviceReport, Node};
 use super::state::State;
 use crate::base::VolumeId;
@@ -73,7 +74,7 @@ pub struct Control<N> {
     state: RefCell<Arc<State>>,
     journal: RefCell<Journal>,
     /// What the opened devices are like.
-    devices: RefCell<BTreeMap<VolumeId, DeviceReport>>,
+    devices: RefCell<BTreeMap<VolumeId, (BdevName, DeviceReport)>>,
     /// Volumes of the open stores, with their store.
     volumes: RefCell<BTreeMap<VolumeId, (Uuid, Volume)>>,
     problems: RefCell<BTreeMap<Problem, Error>>,
