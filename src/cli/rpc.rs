@@ -67,7 +67,7 @@ fn exchange(socket: &Path, request: &Value, limit: Duration) -> Result<Value, St
     stream.set_read_timeout(Some(limit)).map_err(at("timeout"))?;
     stream.write_all(request.to_string().as_bytes()).map_err(at("send"))?;
     let mut bytes = Vec::new();
-    let mut part = [0; 64 << 10];
+    let mut part = [0; 8 << 10];
     loop {
         let n = stream.read(&mut part).map_err(at("receive"))?;
         if n == 0 {
