@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 /// Size and number of one kind of buffer in a pool.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Class {
     /// Bytes per buffer; a multiple of 4096.
     pub size: usize,
@@ -134,11 +134,19 @@ impl Pool {
     }
 
     /// Takes a buffer back. It must have come from this pool.
+    #[expect(clippy::needless_pass_by_value, reason = "who gives a buffer back must not have it any more")]
     pub fn put(&mut self, buf: Buf) {
         assert_eq!(buf.home, self.core, "a buffer returns to the core it came from");
         let shelf = &mut self.shelves[usize::from(buf.class)];
         assert!(shelf.free.len() < shelf.total, "a buffer returned twice");
         shelf.free.push(buf.ptr);
+    }
+
+    /// Takes back as many buffers as there are: an optional one, or several.
+    pub fn put_all(&mut self, bufs: impl IntoIterator<Item = Buf>) {
+        for buf in bufs {
+            self.put(buf);
+        }
     }
 
     /// The core this pool belongs to.

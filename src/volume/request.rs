@@ -1,24 +1,8 @@
 //! What a target asks of a volume and what it gets back.
 
 use crate::base::{Status, VolumeId};
-use crate::mem::Buf;
-
-/// What to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// Blocks to a buffer of the pool, which the completion brings.
-    Read,
-    /// Payload to blocks. Complete means durable (the default advertises no volatile cache).
-    Write,
-    /// Payload against blocks, block by block; [`Status::CompareMismatch`] when any differ.
-    Compare,
-    /// Everything completed before is durable.
-    Flush,
-    /// The range reads as zeroes; space is given back where the volume is thin.
-    WriteZeroes,
-    /// The range is no longer needed; it reads as zeroes afterwards on every volume we serve.
-    Deallocate,
-}
+use crate::mem::{Buf, Pool};
+pub use crate::repl::{Kind, Payload};
 
 /// One request. `lba` and `blocks` count logical blocks of the volume ([`Info::block_size`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,19 +15,10 @@ pub struct Request {
     pub lba: u64,
     /// How many; 0 only for Flush. Read, Write and Compare: at most `IO_BYTES_MAX` bytes in all.
     pub blocks: u32,
+    /// Write: durable on completion even when the volume has a volatile cache (NVMe FUA, SCSI FUA).
+    pub fua: bool,
     /// The submitter's name for the request; comes back in [`Completion::tag`].
     pub tag: u64,
-}
-
-/// The bytes of a Write or Compare.
-#[derive(Debug)]
-pub enum Payload<'a> {
-    /// None (Read, Flush, WriteZeroes, Deallocate).
-    None,
-    /// Bytes that are valid only during the call; taken (copied once, checksummed on the way) before it returns.
-    Borrowed(&'a [u8]),
-    /// A buffer whose first bytes are the payload; comes back to its pool by itself.
-    Owned(Buf),
 }
 
 /// The end of a request.
@@ -84,4 +59,14 @@ pub struct Info {
     pub thin: bool,
     /// Writes are refused.
     pub read_only: bool,
+    /// A completed write may be lost by a power cut until a Flush completes (raw devices only; never a log store).
+    pub volatile_cache: bool,
+}
+
+/// What a target needs of the volumes: implemented by [`super::Front`], and by small models in tests.
+pub trait Volumes {
+    /// The volume as it is now; `None` once it is gone.
+    fn info(&self, volume: VolumeId) -> Option<&Info>;
+    /// Starts a request. Ranges are checked here: a target need not.
+    fn submit(&mut self, request: Request, payload: Payload<'_>, pool: &mut Pool) -> Submit;
 }

@@ -1,0 +1,8 @@
+//! Tests of whole slices on a small disk that forgets, against a model that knows what every sector may hold.
+
+mod basics;
+mod damage;
+mod disk;
+mod fsck;
+mod harness;
+mod random;
