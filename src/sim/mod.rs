@@ -1,1 +1,23 @@
-//! (empty)
+//! The deterministic simulator: real cores of this crate on simulated media, one thread, everything from one seed.
+//!
+//! [`Disk`] is a device queue over a [`Medium`] that knows which writes a power cut may still take back; [`crash`]
+//! draws what is left of it; [`Oracle`] knows what a reader may see afterwards. Nothing here reads a clock or a random
+//! source of the system: the same seed gives the same [`Trace`] hash, bit for bit.
+
+pub mod crash;
+pub mod disk;
+pub mod fault;
+pub mod image;
+pub mod medium;
+pub mod record;
+pub mod trace;
+
+pub use disk::{Disk, DiskOptions, Pace};
+pub use fault::{Fault, Faults};
+pub use image::Image;
+pub use medium::{Content, Medium};
+pub use record::{Event, Replay};
+pub use trace::Trace;
+
+/// Bytes that a medium writes whole or not at all across a power cut: the unit in which the simulator tears.
+pub const SECTOR: usize = 512;
