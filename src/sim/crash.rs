@@ -92,24 +92,17 @@ impl Fates {
         let kind = rng.below(8);
         let pivot = rng.below(n as u64 + 1) as usize;
         let share = [10, 50, 90][rng.below(3) as usize];
+        let whole = |kept: bool| if kept { Fate::Keep } else { Fate::Drop };
         let fates = medium.unflushed().enumerate().map(|(i, write)| match kind {
-            0 => Fate::Keep,
-            1 => Fate::Drop,
+            0 | 1 => whole(kind == 0),
             // In order, the last one torn.
-            2 if i < pivot => Fate::Keep,
             2 if i == pivot => Fate::tear(write, rng),
-            2 => Fate::Drop,
+            2 => whole(i < pivot),
             // All but one; only one.
-            3 if i == pivot => Fate::Drop,
-            3 => Fate::Keep,
-            4 if i == pivot => Fate::Keep,
-            4 => Fate::Drop,
+            3 | 4 => whole((i == pivot) == (kind == 4)),
             5 => Fate::tear(write, rng),
-            _ => match rng.below(3) {
-                0 => Fate::tear(write, rng),
-                _ if rng.chance(share) => Fate::Keep,
-                _ => Fate::Drop,
-            },
+            _ if rng.chance(33) => Fate::tear(write, rng),
+            _ => whole(rng.chance(share)),
         });
         Fates(fates.collect())
     }

@@ -9,6 +9,8 @@ pub mod disk;
 pub mod fault;
 pub mod image;
 pub mod medium;
+pub mod oracle;
+pub mod pattern;
 pub mod record;
 pub mod trace;
 
@@ -16,6 +18,8 @@ pub use disk::{Disk, DiskOptions, Pace};
 pub use fault::{Fault, Faults};
 pub use image::Image;
 pub use medium::{Content, Medium};
+pub use oracle::{Oracle, Shape, Trust, Violation};
+pub use pattern::Pattern;
 pub use record::{Event, Replay};
 pub use trace::Trace;
 
