@@ -1,1 +1,26 @@
-//! (empty)
+//! The control plane: what exists, who may use it, and how it changes. [`State`] is a value, [`Command`]s make the next
+//! one, [`Journal`] makes it durable before anybody is told, and [`Control`] puts these together with the data path
+//! behind [`Node`]. Runs on the control thread only; reactors get immutable snapshots.
+//!
+//! What stays true: an operation that was answered is in the journal; one that was refused has changed nothing; after
+//! a crash the state is the one before or after each operation.
+
+mod command;
+mod control;
+mod error;
+mod journal;
+mod model;
+mod names;
+mod node;
+mod record;
+mod state;
+
+pub use command::{Command, Effect};
+pub use control::{Bdev, Control, Event, EventKind, NamespaceSpec, Problem, Room, VOLUME_BYTES_MAX};
+pub use error::{Error, NameKind};
+pub use journal::{FORMAT, Journal, JournalError};
+pub use model::*;
+pub use names::{BdevName, DISCOVERY_NQN, Nqn, StoreName, VolumeName};
+pub use node::*;
+pub use record::RecordError;
+pub use state::State;

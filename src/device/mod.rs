@@ -3,6 +3,32 @@
 //! every chunk one owner, the store every slice).
 //!
 //! Nothing above this folder knows what the medium is. Wrappers (`fault`, `delay`) are queues around a queue.
+//!
+//! A [`Spec`] names a medium, [`Medium::open`] opens it once per node (on the control thread: it may block), and
+//! [`Medium::queue`] makes one [`AnyQueue`] per core, which is then given to that core's reactor.
+
+mod any;
+pub mod delay;
+pub mod fault;
+mod file;
+mod medium;
+mod null;
+mod ram;
+mod spec;
+#[cfg(test)]
+mod testing;
+mod uring;
+
+pub use any::AnyQueue;
+pub use file::FileMedium;
+pub use medium::{DEPTH_MAX, Medium, OpenError};
+pub use null::NullQueue;
+pub use ram::{RamMedium, RamQueue};
+pub use spec::{
+    BLOCK_DEFAULT, Bytes, Create, FileSpec, Nanos, NullSpec, Prealloc, Problem, RamSpec, Spec, SpecError, parse_bytes,
+    parse_nanos,
+};
+pub use uring::{UringQueue, unregistered_queues};
 
 use crate::base::Status;
 use crate::base::Time;
@@ -23,11 +49,12 @@ pub struct Caps {
     pub volatile_cache: bool,
     /// Bytes that are written whole or not at all across a power cut (at least `block_size` on real disks; 512 assumed).
     pub atomic_bytes: u32,
-    /// Write Zeroes is native.
+    /// Write Zeroes is native: it costs about the same whatever its length. Otherwise it works too, but by writing
+    /// zeroes.
     pub write_zeroes: bool,
-    /// Discard is native.
+    /// Discard is native. Otherwise it ends with [`DeviceError::Unsupported`].
     pub discard: bool,
-    /// Writes are refused.
+    /// Writes are refused: Write, `WriteZeroes` and Discard end with [`DeviceError::Unsupported`].
     pub read_only: bool,
 }
 
@@ -46,6 +73,26 @@ pub enum OpKind {
     Discard,
 }
 
+impl OpKind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [OpKind; 5] = [OpKind::Read, OpKind::Write, OpKind::Flush, OpKind::WriteZeroes, OpKind::Discard];
+
+    /// The word for it in specs and reports.
+    pub fn name(self) -> &'static str {
+        ["read", "write", "flush", "zeroes", "discard"][self as usize]
+    }
+
+    /// The kind that `name` is the word for.
+    pub fn parse(name: &str) -> Option<OpKind> {
+        OpKind::ALL.into_iter().find(|k| k.name() == name)
+    }
+
+    /// True for the kinds that a read-only device refuses.
+    pub fn changes(self) -> bool {
+        matches!(self, OpKind::Write | OpKind::WriteZeroes | OpKind::Discard)
+    }
+}
+
 /// One operation. A Read or Write moves `len` bytes between `buf[at..at + len]` and the medium at `offset`; the buffer
 /// belongs to the device until the [`Done`] with the same token brings it back.
 #[derive(Debug)]
@@ -54,7 +101,7 @@ pub struct Op {
     pub kind: OpKind,
     /// Byte offset on the medium.
     pub offset: u64,
-    /// Bytes; 0 for Flush. May exceed `io_bytes_max` only for WriteZeroes and Discard.
+    /// Bytes; 0 for Flush. May exceed `io_bytes_max` only for `WriteZeroes` and Discard.
     pub len: u64,
     /// The buffer of a Read or Write.
     pub buf: Option<Buf>,
@@ -108,7 +155,37 @@ impl From<DeviceError> for Status {
     }
 }
 
-/// A core's way to a device.
+/// Asserts what every caller of [`Queue::submit`] owes: whole blocks inside the medium, and for a Read or Write a
+/// buffer that holds them at a block-aligned place, within the transfer limit.
+#[inline]
+pub fn check(op: &Op, caps: &Caps) {
+    let mask = u64::from(caps.block_size) - 1;
+    match op.kind {
+        OpKind::Read | OpKind::Write => {
+            let buf = op.buf.as_ref().expect("a transfer has a buffer");
+            assert!(op.len != 0 && op.len <= u64::from(caps.io_bytes_max), "transfer of 1..=io_bytes_max bytes");
+            assert!(u64::from(op.at) & mask == 0, "the transfer starts on a block border of the buffer");
+            assert!(u64::from(op.at) + op.len <= buf.len() as u64, "the buffer holds the transfer");
+        }
+        OpKind::Flush => assert!(op.len == 0 && op.buf.is_none(), "a flush has neither range nor buffer"),
+        OpKind::WriteZeroes | OpKind::Discard => {
+            assert!(op.len != 0 && op.buf.is_none(), "a range without a buffer");
+        }
+    }
+    assert!((op.offset | op.len) & mask == 0, "whole blocks");
+    assert!(op.offset <= caps.size && op.len <= caps.size - op.offset, "inside the medium");
+}
+
+/// Asserts the same for a memory-speed access.
+#[inline]
+pub fn check_now(offset: u64, len: usize, caps: &Caps) {
+    let mask = u64::from(caps.block_size) - 1;
+    assert!((offset | len as u64) & mask == 0, "whole blocks");
+    assert!(offset <= caps.size && len as u64 <= caps.size - offset, "inside the medium");
+}
+
+/// A core's way to a device. All calls come from one thread at a time: the reactor that owns the queue, from its first
+/// `submit` on. (Making a queue on another thread and giving it away before that is fine.)
 pub trait Queue {
     /// What the device can do; constant for the life of the queue unless the medium is resized.
     fn caps(&self) -> &Caps;
@@ -121,7 +198,8 @@ pub trait Queue {
     fn poll(&mut self, now: Time, done: &mut Vec<Done>) -> usize;
     /// Operations under way.
     fn inflight(&self) -> usize;
-    /// Memory-speed read: fills `into` at once and returns `Some`, or `None` when this device can not.
+    /// Memory-speed read: fills `into` (whole blocks) at once and returns `Some`, or `None` when this device can not,
+    /// or not now (faults in force): the way through `submit` is then still open.
     fn read_now(&mut self, offset: u64, into: &mut [u8]) -> Option<Result<(), DeviceError>> {
         let _ = (offset, into);
         None
@@ -131,7 +209,8 @@ pub trait Queue {
         let _ = (offset, from);
         None
     }
-    /// The earliest time at which `poll` could report something without any outside event (delays), if any.
+    /// The earliest time at which `poll` could report something without any outside event (delays, completions that
+    /// are waiting already), if any. A time in the past means now: do not sleep.
     fn wake_at(&self) -> Option<Time> {
         None
     }

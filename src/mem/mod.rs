@@ -1,8 +1,10 @@
-//! Memory of the data path: one arena per node on hugepages where there are any, cut into per-core pools of aligned
+//! Memory of the data path: one arena per core on hugepages where there are any, cut into per-core pools of aligned
 //! buffers. After start-up nothing here asks the system for memory.
 
 mod arena;
+mod mapping;
 mod pool;
 
-pub use arena::{Arena, Backing};
+pub use arena::{Arena, Span};
+pub use mapping::{Backing, Commit, HUGE_PAGE, Mapping, zeroes};
 pub use pool::{Buf, Class, Pool, PoolStats};

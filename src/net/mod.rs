@@ -1,5 +1,5 @@
 //! Byte streams. Moves bytes, never reads them. One [`Net`] per core; engines: kernel TCP by nonblocking sockets,
-//! kernel TCP by io_uring, loopback for tests (later DPDK + smoltcp). The targets above are generic over `Net` and do
+//! kernel TCP by `io_uring`, loopback for tests (later DPDK + smoltcp). The targets above are generic over `Net` and do
 //! not know which one they run on.
 //!
 //! Receiving is push: [`Net::poll`] hands each connection's bytes to a [`Handler`], which consumes whole PDUs in place
@@ -7,8 +7,19 @@
 //! connection's [`Tx`] collects headers and owned buffers during the turn and [`Net::flush`] sends them with one call
 //! per connection. A buffer queued for sending returns to the pool when its last byte has left.
 
+mod feed;
+mod loopback;
+mod slots;
+mod sock;
+mod tcp;
+#[cfg(test)]
+mod tests;
 mod tx;
+mod window;
 
+pub use loopback::{Loopback, LoopbackConfig, Network};
+pub use sock::TcpConfig;
+pub use tcp::Tcp;
 pub use tx::{Piece, Tx};
 
 use crate::base::Time;
@@ -71,7 +82,7 @@ pub enum NetError {
 
 /// What a net tells the protocol above it. All calls come from inside [`Net::poll`].
 pub trait Handler {
-    /// A new connection on `listener`; false refuses it (it is closed at once).
+    /// A new connection on `listener`; false refuses it (it is closed at once, without a call of `closed`).
     fn accepted(&mut self, conn: ConnId, listener: ListenerId, peer: SocketAddr, tx: &mut Tx) -> bool;
     /// An outgoing connection is up.
     fn connected(&mut self, conn: ConnId, tx: &mut Tx) {
@@ -110,7 +121,8 @@ pub trait Net {
     fn unlisten(&mut self, listener: ListenerId);
     /// Starts an outgoing connection; `connected` or `closed` tells how it went.
     fn connect(&mut self, addr: SocketAddr) -> Result<ConnId, NetError>;
-    /// Takes over an established connection (accepted on another core, or a test's socket pair).
+    /// Takes over an established connection (accepted on another core, or a test's socket pair). The caller tells its
+    /// protocol itself: neither `accepted` nor `connected` is called.
     fn adopt(&mut self, stream: std::net::TcpStream) -> Result<ConnId, NetError>;
     /// Accepts and receives whatever is ready; returns how many events there were.
     fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize;
@@ -122,6 +134,38 @@ pub trait Net {
     fn close(&mut self, conn: ConnId, how: Close);
     /// Becomes readable when `poll` would find something; for idle sleep. `None`: must be polled.
     fn wait_fd(&self) -> Option<i32>;
+    /// The earliest time at which `poll` or `flush` has something to do without any outside event (a graceful close
+    /// that runs out, bytes known but not yet read); `None` when there is no such time.
+    fn wake_at(&self) -> Option<Time> {
+        None
+    }
     /// Connections open.
     fn connections(&self) -> usize;
+    /// What this net has done since it was made.
+    fn stats(&self) -> NetStats {
+        NetStats::default()
+    }
+}
+
+/// Counters of one core's net, from its start. Calls per request and bytes per call are the price list of kernel TCP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NetStats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused: by the handler, or because a limit was reached.
+    pub refused: u64,
+    /// Times accepting stopped for a while because the process had no descriptors or memory left.
+    pub accept_stalls: u64,
+    /// Calls that asked which connections are ready (epoll), or entered the ring (`io_uring`).
+    pub waits: u64,
+    /// Receive calls or completions.
+    pub receives: u64,
+    /// Send calls or completions.
+    pub sends: u64,
+    /// Sends after which the kernel's buffer was full.
+    pub blocked: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
 }

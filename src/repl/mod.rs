@@ -6,5 +6,6 @@
 //! is (epoch 1, this node, no backups), and the in-sync set is this log.
 
 mod part;
+pub mod place;
 
-pub use part::{DeviceId, Ended, Home, Kind, Outcome, Part, Payload, StoreId};
+pub use part::{DeviceId, Ended, Home, Kind, Outcome, Part, Payload, Shards, StoreId};

@@ -1,7 +1,7 @@
 //! A part: the piece of a request that lies in one chunk and so has one owner.
 
-use crate::base::{ShardId, Status, VolumeId};
-use crate::mem::Buf;
+use crate::base::{ShardId, Status, Time, VolumeId};
+use crate::mem::{Buf, Pool};
 
 /// A device of this node, as this core's tables number it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -112,4 +112,14 @@ pub enum Outcome {
     Pending,
     /// Buffers or slots are short: nothing was started, any owned buffer is handed back.
     Later(Option<Buf>),
+}
+
+/// The shards of one core, as the volume layer sees them: implemented by [`super::Local`], and by small models in tests.
+pub trait Shards {
+    /// Starts a part. `Later` means that nothing was started.
+    fn submit(&mut self, part: &Part, payload: Payload<'_>, pool: &mut Pool) -> Outcome;
+    /// One turn of the media; true when anything happened.
+    fn step(&mut self, now: Time, pool: &mut Pool) -> bool;
+    /// Moves the parts that ended into `out`.
+    fn drain(&mut self, out: &mut Vec<Ended>);
 }
