@@ -1,0 +1,264 @@
+//! Cleaning: live blocks of the segment that pays best are moved to the cold stream, a few per turn, as fast as hosts use
+//! up free segments and no faster, because waiting lets more blocks die by themselves. Checkpoint pages are not moved:
+//! they are written anew by the next checkpoint.
+//!
+//! What stays true: a block is moved only after its checksum was verified; one that can not be read or verified is
+//! marked as lost, counted, and answers with a media error until it is written again.
+
+use super::format::batch::{Described, Kind};
+use super::format::{SegmentId, Stream};
+use super::slice::Slice;
+use super::space::dense_blocks;
+use super::token::Purpose;
+use super::walk::{Live, Step, Walk};
+use super::window::View;
+use crate::base::BLOCK;
+use crate::base::crc::crc32c;
+use crate::device::{Done, Queue};
+use crate::mem::Pool;
+use std::collections::VecDeque;
+
+/// Blocks moved per turn at most while hosts wait for free segments.
+const HURRY: i64 = 512;
+/// Credit that may pile up.
+const CREDIT_MAX: i64 = 4096;
+
+/// The cleaner of a slice.
+pub(super) struct Cleaner {
+    walk: Option<Walk>,
+    /// Scratch of the last walk, to be used again.
+    idle: Option<Walk>,
+    /// Segments whose live blocks are all in the cold stream, with the count that must be applied before they are done.
+    settling: VecDeque<(SegmentId, u64)>,
+    appended: u64,
+    applied: u64,
+    /// Blocks that may be moved now.
+    credit: i64,
+    /// Blocks of the hot stream when credit was last given.
+    hot_blocks: u64,
+    hurry: bool,
+    rereads: u8,
+}
+
+impl Cleaner {
+    pub fn new() -> Cleaner {
+        Cleaner {
+            walk: None,
+            idle: None,
+            settling: VecDeque::new(),
+            appended: 0,
+            applied: 0,
+            credit: 0,
+            hot_blocks: 0,
+            hurry: false,
+            rereads: 0,
+        }
+    }
+    /// A batch was applied.
+    pub fn applied(&mut self, stream: Stream, payload: u32) {
+        if stream == Stream::Cold {
+            self.applied += u64::from(payload);
+        }
+    }
+    /// True when the cold stream's open batch must go out although it is not full.
+    pub fn wants_seal(&self) -> bool {
+        self.hurry && !self.settling.is_empty()
+    }
+    /// Gives buffers back.
+    pub fn abandon(&mut self, pool: &mut Pool) {
+        for walk in [&mut self.walk, &mut self.idle].into_iter().flatten() {
+            walk.forget(pool);
+        }
+    }
+}
+
+impl Slice {
+    /// Free segments that cleaning tries to keep beyond the reserve.
+    fn clean_margin(&self) -> u32 {
+        (self.geometry.segments / 256).clamp(3, 64)
+    }
+
+    pub(super) fn step_cleaner<Q: Queue>(&mut self, q: &mut Q, pool: &mut Pool) -> bool {
+        self.settle_cleaned();
+        let (free, reserve, margin) = (self.segments.free(), self.reserve(), self.clean_margin());
+        let goal = reserve + margin;
+        let stuck = self.segments.waiting() + self.segments.draining();
+        if free <= reserve + margin / 2 && stuck > 0 {
+            self.checkpoint.hasten = true;
+        }
+        self.cleaner.hurry = free <= reserve + 1;
+        let coming = self.segments.waiting() + self.cleaner.settling.len() as u32;
+        if self.cleaner.walk.is_none() && free + coming >= goal {
+            self.cleaner.hot_blocks = self.log.written_blocks[Stream::Hot.index()];
+            return false;
+        }
+        self.give_credit(goal.saturating_sub(free), margin);
+        let mut work = false;
+        while self.cleaner.credit > 0 {
+            if self.cleaner.walk.is_none() && !self.pick_victim() {
+                break;
+            }
+            match self.clean_some(q, pool) {
+                Some(blocks) => self.cleaner.credit -= i64::from(blocks.max(1)),
+                None => break,
+            }
+            work = true;
+        }
+        work
+    }
+
+    /// Lets cleaning keep pace with the hosts: for each block they write, as many are moved as it takes to free one.
+    fn give_credit(&mut self, short: u32, margin: u32) {
+        let hot = self.log.written_blocks[Stream::Hot.index()];
+        let written = hot - self.cleaner.hot_blocks;
+        self.cleaner.hot_blocks = hot;
+        let live =
+            self.cleaner.walk.as_ref().map_or(self.geometry.segment_blocks / 2, |w| self.segments.live(w.segment));
+        let dead = u64::from(self.geometry.segment_blocks - live).max(1);
+        let urgency = 100 + 100 * u64::from(short) / u64::from(margin);
+        let credit = (written * u64::from(live.max(1)) * urgency).div_ceil(dead * 100);
+        let c = &mut self.cleaner;
+        c.credit = (c.credit + credit as i64).min(CREDIT_MAX);
+        if c.hurry {
+            c.credit = c.credit.max(HURRY);
+        }
+    }
+
+    fn pick_victim(&mut self) -> bool {
+        let coming = self.segments.waiting() + self.cleaner.settling.len() as u32;
+        if self.segments.free() + coming >= self.reserve() + self.clean_margin() {
+            return false;
+        }
+        let live_max = dense_blocks(&self.geometry, self.cfg.payload_max()) - 1;
+        let Some(victim) = self.segments.pick(self.log.segment_clock(), live_max) else { return false };
+        let walk = match self.cleaner.idle.take() {
+            Some(mut walk) => {
+                walk.restart(victim);
+                walk
+            }
+            None => Walk::new(victim, Purpose::Walk(0)),
+        };
+        self.cleaner.walk = Some(walk);
+        true
+    }
+
+    /// Moves the next run of the victim, or ends it; `None` when it must wait.
+    fn clean_some<Q: Queue>(&mut self, q: &mut Q, pool: &mut Pool) -> Option<u32> {
+        let mut walk = self.cleaner.walk.take().expect("the caller has picked a victim");
+        let step = walk.step(&self.id, self.geometry, &self.index, &mut self.port, q, pool);
+        let moved = match step {
+            Step::Later => None,
+            Step::Ready => self.move_run(&mut walk, q, pool),
+            Step::Ended | Step::Damaged(_) => {
+                if matches!(step, Step::Damaged(_)) {
+                    self.counters.damaged_headers += 1;
+                }
+                walk.forget(pool);
+                self.cleaner.settling.push_back((walk.segment, self.cleaner.appended));
+                self.cleaner.idle = Some(walk);
+                self.counters.cleaned_segments += 1;
+                return Some(0);
+            }
+        };
+        self.cleaner.walk = Some(walk);
+        moved
+    }
+
+    fn move_run<Q: Queue>(&mut self, walk: &mut Walk, q: &mut Q, pool: &mut Pool) -> Option<u32> {
+        let live = walk.pending()[0];
+        if live.kind.is_page() {
+            if let Some(slot) = self.index.slot(live.volume) {
+                match live.kind {
+                    Kind::Leaf => self.index.touch_leaf(slot, live.first),
+                    _ => self.index.touch_dir(slot, live.first as usize),
+                }
+            }
+            walk.taken(1);
+            return Some(0);
+        }
+        let batch = self.open_cold(q, pool)?;
+        let run = (walk.run() as u32).min(self.log.room(batch, Kind::Move));
+        match walk.show(live.addr, 1, self.geometry, &mut self.port, q, pool) {
+            View::Here => {}
+            View::Failed(_) => return Some(self.lose_block(walk, batch, &live, pool)),
+            View::Empty | View::Flying => return None,
+        }
+        if self.port.memory && run > 1 {
+            walk.show(live.addr, run, self.geometry, &mut self.port, q, pool);
+        }
+        // As many of the run as the window shows and that are sound.
+        let sound = |n: &u32| {
+            let l = &walk.pending()[*n as usize];
+            walk.window.covers(l.addr) && crc32c(walk.window.block(l.addr)) == l.crc
+        };
+        let count = (0..run).take_while(sound).count() as u32;
+        if count == 0 {
+            return Some(self.lose_block(walk, batch, &live, pool));
+        }
+        self.cleaner.rereads = 0;
+        let what = Described { volume: live.volume, first: live.first, count, stamp: live.stamp };
+        let (tail, payload, _) = self.log.push(batch, Kind::Move, what);
+        let places = tail.chunks_exact_mut(8).zip(payload.chunks_exact_mut(BLOCK));
+        for (l, (tail, out)) in walk.pending().iter().zip(places) {
+            tail[..4].copy_from_slice(&l.crc.to_le_bytes());
+            tail[4..].copy_from_slice(&l.addr.0.to_le_bytes());
+            out.copy_from_slice(walk.window.block(l.addr));
+        }
+        walk.taken(count as usize);
+        self.cleaner.appended += u64::from(count);
+        self.counters.moved_blocks += u64::from(count);
+        Some(count)
+    }
+
+    /// A block could not be read or is not what it should be: once more from the medium, then it is marked as lost.
+    fn lose_block(&mut self, walk: &mut Walk, batch: usize, live: &Live, pool: &mut Pool) -> u32 {
+        let checksum = walk.window.view() == View::Here;
+        walk.forget(pool);
+        if self.cleaner.rereads == 0 {
+            self.cleaner.rereads = 1;
+            return 1;
+        }
+        self.cleaner.rereads = 0;
+        let now = self.index.slot(live.volume).map(|slot| self.index.entry(slot, live.first).addr);
+        if now == Some(live.addr) {
+            self.counters.read_error(checksum);
+            self.counters.lost_blocks += 1;
+            let what = Described { volume: live.volume, first: live.first, count: 1, stamp: live.stamp };
+            let (tail, ..) = self.log.push(batch, Kind::Lost, what);
+            tail.copy_from_slice(&live.addr.0.to_le_bytes());
+        }
+        walk.taken(1);
+        1
+    }
+
+    fn open_cold<Q: Queue>(&mut self, q: &mut Q, pool: &mut Pool) -> Option<usize> {
+        let batch = self.log.open(Stream::Cold, 0, &mut self.segments, pool)?;
+        if self.log.room(batch, Kind::Move) > 0 {
+            return Some(batch);
+        }
+        if !self.log.may_seal(Stream::Cold) {
+            return None;
+        }
+        self.seal(Stream::Cold, q);
+        self.log.open(Stream::Cold, 0, &mut self.segments, pool)
+    }
+
+    fn settle_cleaned(&mut self) {
+        while let Some((segment, needed)) = self.cleaner.settling.front().copied()
+            && needed <= self.cleaner.applied
+        {
+            self.cleaner.settling.pop_front();
+            self.segments.cleaned(segment);
+        }
+    }
+
+    pub(super) fn clean_read_done(&mut self, done: Done, pool: &mut Pool) {
+        match self.cleaner.walk.as_mut().or(self.cleaner.idle.as_mut()) {
+            Some(walk) => walk.window.done(done),
+            None => unreachable!("a walk outlives its window's read"),
+        }
+        if self.phase != super::Phase::Ready {
+            self.cleaner.abandon(pool);
+        }
+    }
+}

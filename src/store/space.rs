@@ -1,0 +1,77 @@
+//! How full a slice may get, and which free segments are kept from hosts so that cleaning and checkpoints can always
+//! finish.
+
+use super::format::Geometry;
+use super::format::batch::{HEADER_USED_MAX, RECORD};
+use super::slice::Slice;
+
+/// Segments that are never counted as room: a current and a next one per stream, and four to clean into.
+const FIXED_SEGMENTS: u32 = 10;
+/// Free segments that only cleaning and checkpoints may take, on top of what a whole checkpoint needs.
+const RESERVE: u32 = 3;
+/// Single-block moves that one header describes.
+const MOVES_PER_BATCH: u32 = ((HEADER_USED_MAX - 72) / (RECORD + 8)) as u32;
+
+/// Payload blocks that a segment holds when it is filled with full batches of moved blocks.
+pub(super) fn dense_blocks(geometry: &Geometry, payload_max: u32) -> u32 {
+    let (mut room, mut payload) = (geometry.segment_blocks, 0);
+    while room >= 2 {
+        let n = payload_max.min(MOVES_PER_BATCH).min(room - 1);
+        payload += n;
+        room -= n + 1;
+    }
+    payload
+}
+
+impl Slice {
+    fn dense(&self) -> u32 {
+        dense_blocks(&self.geometry, self.cfg.payload_max())
+    }
+
+    /// Blocks that live data and index pages may take.
+    pub(super) fn limit_blocks(&self) -> u64 {
+        let segments = u64::from(self.geometry.segments.saturating_sub(FIXED_SEGMENTS));
+        segments * u64::from(self.dense()) * u64::from(self.cfg.limits.fill_percent) / 100
+    }
+
+    /// Pages of a whole checkpoint, about.
+    pub(super) fn checkpoint_pages(&self) -> u64 {
+        let manifest = self.index.volume_count() as u64 * 113 + self.index.dir_count() as u64 * 17;
+        let segments = u64::from(self.geometry.segments) * 13;
+        let pages = (self.index.leaf_count() + self.index.dir_count()) as u64;
+        pages + (manifest + segments).div_ceil(4000) + 2
+    }
+
+    /// Blocks spoken for: mapped ones, and every index page twice, because a checkpoint keeps the old page until it is
+    /// durable.
+    pub(super) fn committed_blocks(&self) -> u64 {
+        self.index.mapped() + 2 * self.checkpoint_pages()
+    }
+
+    /// Free segments that hosts may not take.
+    pub(super) fn reserve(&self) -> u32 {
+        RESERVE + self.checkpoint_pages().div_ceil(u64::from(self.dense())) as u32
+    }
+
+    /// Free segments that a request which gives space back may not take either.
+    pub(super) fn reserve_for_release(&self) -> u32 {
+        self.reserve() - 2
+    }
+
+    /// What hosts may append without an exact look; once per turn.
+    pub(super) fn refresh_headroom(&mut self) {
+        let used = self.committed_blocks() + self.log.unapplied_blocks();
+        self.headroom = self.limit_blocks().saturating_sub(used);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dense_packing_counts_headers() {
+        assert_eq!(dense_blocks(&Geometry { segment_blocks: 16, segments: 16 }, 7), 14);
+        assert_eq!(dense_blocks(&Geometry { segment_blocks: 1024, segments: 16 }, 127), 1013);
+    }
+}
