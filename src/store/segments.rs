@@ -148,7 +148,6 @@ impl Segments {
     pub fn add(&mut self, addr: Addr, n: u32) {
         let s = &mut self.table[self.geometry.segment(addr).index()];
         s.live += n;
-        debug_assert!(s.live <= self.geometry.segment_blocks);
         self.live_total += u64::from(n);
     }
 
@@ -303,6 +302,9 @@ impl Segments {
         for n in (0..self.geometry.segments).rev() {
             let id = SegmentId(n);
             let s = &mut self.table[n as usize];
+            // Only now: while the log was replayed over pages that were newer than the checkpoint, old and new owners
+            // of a block could both be counted.
+            assert!(s.live < self.geometry.segment_blocks, "a segment holds no more than its blocks");
             if current.contains(&id) {
                 s.state = State::Current;
             } else if reserved.contains(&id) {

@@ -62,7 +62,7 @@ pub struct VolumeMeta {
     pub uuid: [u8; 16],
     /// Name within the store.
     pub name: Name,
-    /// Bytes; a multiple of `lba_bytes`. At most [`VolumeMeta::BYTES_MAX`].
+    /// Bytes; a multiple of 4096, so that no block is half inside. At most [`VolumeMeta::BYTES_MAX`].
     pub bytes: u64,
     /// Bytes per logical block: 512 or 4096.
     pub lba_bytes: u32,
@@ -100,14 +100,14 @@ impl VolumeMeta {
     /// Largest volume: 4 PiB.
     pub const BYTES_MAX: u64 = 1 << 52;
 
-    /// Blocks of 4 KiB it spans (a last partial block counts).
+    /// Blocks of 4 KiB.
     pub fn blocks(&self) -> u64 {
-        self.bytes.div_ceil(BLOCK as u64)
+        self.bytes / BLOCK as u64
     }
     /// Proves the ranges of all fields.
     pub fn check(&self) -> Result<(), FormatError> {
         let lba_ok = self.lba_bytes == 512 || self.lba_bytes == 4096;
-        if !lba_ok || !self.bytes.is_multiple_of(u64::from(self.lba_bytes)) || self.bytes > Self::BYTES_MAX {
+        if !lba_ok || !self.bytes.is_multiple_of(BLOCK as u64) || self.bytes > Self::BYTES_MAX {
             return Err(FormatError::Field);
         }
         Ok(())

@@ -1,1 +1,7 @@
-//! Tests of whole slices.
+//! Tests of whole slices on a small disk that forgets, against a model that knows what every sector may hold.
+
+mod basics;
+mod damage;
+mod disk;
+mod harness;
+mod random;

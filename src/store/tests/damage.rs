@@ -1,0 +1,1 @@
+//! Damage on the medium: detected, never served as data, never dropped in silence.
