@@ -11,7 +11,6 @@ use crate::base::Time;
 use crate::base::crc::crc32c;
 use crate::base::rng::Rng;
 use crate::device::{Caps, DeviceError, Done, Op, OpKind, Queue};
-use crate::mem::Pool;
 use std::collections::BTreeMap;
 
 /// How long operations take.
@@ -96,6 +95,7 @@ pub struct Disk {
     cache: Image,
     flights: Vec<Flight>,
     script: BTreeMap<u64, Fault>,
+    write_script: BTreeMap<u64, Fault>,
     record: Option<Vec<Event>>,
     events: u64,
     seq: u64,
@@ -127,6 +127,7 @@ impl Disk {
             medium: Medium::new(image, !options.volatile_cache),
             flights: Vec::with_capacity(options.depth as usize),
             script: BTreeMap::new(),
+            write_script: BTreeMap::new(),
             record: None,
             events: 0,
             seq: 0,
@@ -164,6 +165,17 @@ impl Disk {
         self.script.insert(op, fault);
     }
 
+    /// Lets `fault` happen to the write that makes [`DiskStats::writes`] `number`.
+    pub fn plan_write(&mut self, number: u64, fault: Fault) {
+        self.write_script.insert(number, fault);
+    }
+
+    /// Nothing planned happens any more.
+    pub fn forget_plans(&mut self) {
+        self.script.clear();
+        self.write_script.clear();
+    }
+
     /// From now on faults happen at these rates.
     pub fn set_faults(&mut self, faults: Faults) {
         self.options.faults = faults;
@@ -189,13 +201,10 @@ impl Disk {
         &self.cache
     }
 
-    /// Puts every buffer of an operation under way back into `pool`: the host that owned them is gone.
-    pub fn abandon(&mut self, pool: &mut Pool) {
-        for flight in self.flights.drain(..) {
-            if let Some(buf) = flight.op.buf {
-                pool.put(buf);
-            }
-        }
+    /// The device is gone from now on: whatever is under way ends with `Dead` at the next poll, and nothing reaches
+    /// the medium any more.
+    pub fn die(&mut self) {
+        self.dead = true;
     }
 
     fn event(&mut self, event: Event) {
@@ -226,10 +235,11 @@ impl Disk {
     }
 
     fn decide(&mut self, kind: OpKind) -> Option<Fault> {
-        let fault = match self.script.remove(&self.seq) {
-            Some(fault) => Some(fault),
-            None => self.options.faults.draw(kind, &mut self.rng),
-        }?;
+        let planned = self.script.remove(&self.seq).or_else(|| {
+            let is_write = kind == OpKind::Write;
+            if is_write { self.write_script.remove(&(self.stats.writes + 1)) } else { None }
+        });
+        let fault = planned.or_else(|| self.options.faults.draw(kind, &mut self.rng))?;
         self.stats.faults += 1;
         self.stats.corruptions += u64::from(fault.corrupts());
         self.trace.add(0xfa);

@@ -20,6 +20,7 @@ mod config;
 mod device_ops;
 mod error;
 pub mod format;
+pub mod fsck;
 mod index;
 mod log;
 pub mod planted;

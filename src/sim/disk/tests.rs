@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::CoreId;
-use crate::mem::Class;
+use crate::mem::{Class, Pool};
 
 fn pool() -> Pool {
     Pool::standalone(CoreId(0), &[Class { size: 4096, count: 64 }]).unwrap()

@@ -74,6 +74,8 @@ pub struct Violation {
     pub wrong: Wrong,
     /// The writes that would have been right (0 stands for zeroes), or the shapes as text.
     pub possible: Vec<String>,
+    /// [`Register::history`] of the block or volume.
+    pub history: String,
 }
 
 impl fmt::Display for Violation {
@@ -86,7 +88,7 @@ impl fmt::Display for Violation {
             Wrong::Foreign(found) => write!(f, "holds {found:?}")?,
             Wrong::Shape(shape) => write!(f, "has shape {shape:?}")?,
         }
-        write!(f, "; possible: {}", self.possible.join(", "))
+        write!(f, "; possible: {}; history: {}", self.possible.join(", "), self.history)
     }
 }
 
@@ -228,7 +230,7 @@ impl Oracle {
                 Trust::EverWritten => register.ever_was(&found),
             };
             if right {
-                register.seen(&found, now);
+                register.seen(&found, since, now);
             }
             right
         })
@@ -249,8 +251,10 @@ impl Oracle {
                 Trust::Exact => register.may_be(&found, now),
                 Trust::EverWritten => register.ever_was(&found),
             };
-            if right {
-                register.settle(&found, now);
+            match trust {
+                Trust::Exact if right => register.settle(&found, now),
+                Trust::EverWritten if right => *register = Register::new(found),
+                _ => {}
             }
             right
         })
@@ -288,19 +292,29 @@ impl Oracle {
     }
 
     /// Checks which volumes recovery found, and in which shape; from now on nothing else is possible.
-    pub fn recovered_volumes(&mut self, stamp: u64, found: &BTreeMap<VolumeId, Shape>) -> Result<(), Violation> {
+    pub fn recovered_volumes(
+        &mut self,
+        stamp: u64,
+        found: &BTreeMap<VolumeId, Shape>,
+        trust: Trust,
+    ) -> Result<(), Violation> {
         let now = self.tick(stamp);
         for (id, shape) in found {
             if !self.volumes.contains_key(id) {
                 let (volume, wrong) = (*id, Wrong::Shape(Some(*shape)));
-                return Err(Violation { volume, block: 0, wrong, possible: Vec::new() });
+                return Err(Violation { volume, block: 0, wrong, possible: Vec::new(), history: String::new() });
             }
         }
         for (id, book) in &mut self.volumes {
             let shape = found.get(id).copied();
+            if trust == Trust::EverWritten && book.shape.ever_was(&shape) {
+                book.shape = Register::new(shape);
+                continue;
+            }
             if !book.shape.may_be(&shape, now) {
                 let possible = book.shape.possible().map(|s| format!("{s:?}")).collect();
-                return Err(Violation { volume: *id, block: 0, wrong: Wrong::Shape(shape), possible });
+                let (wrong, history) = (Wrong::Shape(shape), book.shape.history());
+                return Err(Violation { volume: *id, block: 0, wrong, possible, history });
             }
             let undecided: Vec<OpId> = book.shape.open().collect();
             book.shape.settle(&shape, now);
@@ -371,7 +385,7 @@ fn value(pattern: Pattern, volume: VolumeId, first: u64, bytes: &[u8]) -> Result
 
 fn violation(volume: VolumeId, block: u64, wrong: Wrong, register: Option<&Register<u32>>) -> Violation {
     let possible = register.map_or(vec!["0".into()], |r| r.possible().map(u32::to_string).collect());
-    Violation { volume, block, wrong, possible }
+    Violation { volume, block, wrong, possible, history: register.map_or(String::new(), Register::history) }
 }
 
 #[cfg(test)]

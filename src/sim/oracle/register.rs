@@ -62,9 +62,10 @@ impl<V: Clone + PartialEq> Register<V> {
         self.0.iter().filter(|e| e.gone == NEVER).map(|e| &e.value)
     }
 
-    /// A reader got `value`, which [`Register::may_be`].
-    pub fn seen(&mut self, value: &V, now: Tick) {
-        if let Some(at) = self.0.iter().position(|e| e.gone == NEVER && e.value == *value) {
+    /// A reader that asked at `since` got `value`, which [`Register::may_be`]. Where several operations asked for that
+    /// value, the earliest one it can have been is the one that proves least.
+    pub fn seen(&mut self, value: &V, since: Tick, now: Tick) {
+        if let Some(at) = self.0.iter().position(|e| e.gone > since && e.value == *value) {
             self.end(now, |i, _| i < at);
         }
     }
@@ -97,6 +98,19 @@ impl<V: Clone + PartialEq> Register<V> {
     /// The latest operation whose value is possible.
     pub fn last_op(&self) -> u32 {
         self.0.iter().rfind(|e| e.gone == NEVER).map_or(0, |e| e.op)
+    }
+
+    /// Everything it was ever asked to be, as text: `op=value@submitted..acknowledged`, a cross behind what is gone.
+    pub fn history(&self) -> String
+    where
+        V: std::fmt::Debug,
+    {
+        let tick = |t: Tick| if t == NEVER { String::new() } else { t.to_string() };
+        let one = |e: &Entry<V>| {
+            let gone = if e.gone == NEVER { String::new() } else { format!("x{}", e.gone) };
+            format!("{}={:?}@{}..{}{gone}", e.op, e.value, e.submitted, tick(e.acked))
+        };
+        self.0.iter().map(one).collect::<Vec<_>>().join(" ")
     }
 
     /// True when no operation on it is open.
@@ -142,10 +156,22 @@ mod tests {
         let mut r = Register::new('0');
         r.submit(1, 'a', 1);
         r.submit(2, 'b', 2);
-        r.seen(&'a', 3);
+        r.seen(&'a', 3, 3);
         assert_eq!(possible(&r), "ab");
         r.settle(&'a', 4);
         assert_eq!(possible(&r), "a");
+    }
+
+    #[test]
+    fn a_slow_reader_may_have_seen_the_older_of_two_equal_values() {
+        let mut r = Register::new('z');
+        r.submit(1, 'a', 1);
+        r.ack(1, 2);
+        r.submit(2, 'z', 3);
+        r.seen(&'z', 0, 4);
+        assert_eq!(possible(&r), "az", "it asked before a was written");
+        r.seen(&'z', 3, 5);
+        assert_eq!(possible(&r), "z");
     }
 
     #[test]

@@ -89,19 +89,22 @@ fn volumes_persist_and_a_shrink_takes_its_blocks_with_it() {
     let small = Shape { bytes: 64 * 4096, revision: 1, ..SHAPE };
     o.shape(1, V, small);
     let found = |shape: Option<Shape>| shape.map(|s| (V, s)).into_iter().collect::<BTreeMap<_, _>>();
-    assert!(o.clone().recovered_volumes(2, &found(None)).is_err(), "created and acknowledged");
+    assert!(o.clone().recovered_volumes(2, &found(None), Trust::Exact).is_err(), "created and acknowledged");
     let mut shrunk = o.clone();
-    shrunk.recovered_volumes(2, &found(Some(small))).unwrap();
+    shrunk.recovered_volumes(2, &found(Some(small)), Trust::Exact).unwrap();
     assert!(recovers(&shrunk, 100, 0) && !recovers(&shrunk, 100, a));
     let mut kept = o.clone();
-    kept.recovered_volumes(2, &found(Some(SHAPE))).unwrap();
+    kept.recovered_volumes(2, &found(Some(SHAPE)), Trust::Exact).unwrap();
     assert!(recovers(&kept, 100, a) && !recovers(&kept, 100, 0), "no shrink, no loss");
     let gone = kept.delete(3, V);
     assert_eq!(kept.volumes().count(), 0, "open requests hide a volume");
-    assert!(kept.clone().recovered_volumes(4, &found(Some(SHAPE))).is_ok());
+    assert!(kept.clone().recovered_volumes(4, &found(Some(SHAPE)), Trust::Exact).is_ok());
     kept.ack(4, gone);
-    assert!(kept.recovered_volumes(5, &found(Some(SHAPE))).is_err(), "a deleted volume does not come back");
-    assert!(kept.recovered_volumes(5, &[(VolumeId(9), SHAPE)].into()).is_err(), "nor one nobody made");
+    assert!(
+        kept.recovered_volumes(5, &found(Some(SHAPE)), Trust::Exact).is_err(),
+        "a deleted volume does not come back"
+    );
+    assert!(kept.recovered_volumes(5, &[(VolumeId(9), SHAPE)].into(), Trust::Exact).is_err(), "nor one nobody made");
 }
 
 #[test]
