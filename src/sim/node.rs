@@ -59,13 +59,13 @@ impl Node {
     /// A machine whose empty disk is being formatted.
     pub fn format(swarm: &Swarm, pool: Pool, seed: u64) -> Node {
         let disk = Disk::new(Image::new(swarm.device_bytes()), swarm.disk, seed);
-        Node::start(swarm, disk, pool, seed, |config| Slice::format(config))
+        Node::start(swarm, disk, pool, seed, Slice::format)
     }
 
     /// A machine that was switched on with this image on its disk and now recovers.
     pub fn open(swarm: &Swarm, image: Image, options: DiskOptions, pool: Pool, seed: u64) -> Node {
         let disk = Disk::new(image, options, seed);
-        Node::start(swarm, disk, pool, seed, |config| Slice::open(config))
+        Node::start(swarm, disk, pool, seed, Slice::open)
     }
 
     fn start(swarm: &Swarm, disk: Disk, pool: Pool, seed: u64, make: impl Fn(SliceConfig) -> Slice) -> Node {
