@@ -3,6 +3,7 @@
 
 pub mod bench;
 mod config;
+mod fsck;
 mod rpc;
 mod serve;
 
@@ -25,6 +26,8 @@ enum Command {
     Rpc(rpc::Args),
     /// Offer load to a volume, a device or a store, and measure or verify it
     Bench(Box<bench::Args>),
+    /// Check a store that is not in use for damage; changes nothing
+    Fsck(fsck::Args),
 }
 
 /// Entry point of the binary.
@@ -33,6 +36,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Rpc(args) => rpc::run(&args),
         Command::Bench(args) => bench::run(*args),
+        Command::Fsck(args) => fsck::run(&args),
     }
 }
 
