@@ -4,8 +4,8 @@
 
 use super::error::Error;
 use super::model::{
-    DEVICES_MAX, Device, DeviceSpec, HOSTS_MAX, Host, Intent, LISTENERS_MAX, Listener, Namespace, Referral,
-    SUBSYSTEMS_MAX, Store, Subsystem, Transport, range,
+    DEVICES_MAX, Device, DeviceSpec, HOSTS_MAX, Intent, LISTENERS_MAX, Listener, Namespace, Referral, SUBSYSTEMS_MAX,
+    Store, Subsystem, Transport, range,
 };
 use super::names::{Nqn, StoreName};
 use super::state::State;
@@ -342,19 +342,19 @@ impl State {
 
     fn add_host(&mut self, nqn: &Nqn, host: &Nqn) -> Result<(), Error> {
         let subsystem = self.subsystem_mut(nqn)?;
-        if subsystem.hosts.contains_key(host) {
+        if subsystem.hosts.contains(host) {
             return Err(Error::HostExists { nqn: nqn.to_string(), host: host.to_string() });
         }
         if subsystem.hosts.len() >= HOSTS_MAX {
             return Err(Error::Limit { what: "hosts of the subsystem", max: HOSTS_MAX as u64 });
         }
-        subsystem.hosts.insert(host.clone(), Host {});
+        subsystem.hosts.insert(host.clone());
         Ok(())
     }
 
     fn remove_host(&mut self, nqn: &Nqn, host: &Nqn) -> Result<(), Error> {
         let missing = || Error::NoHost { nqn: nqn.to_string(), host: host.to_string() };
-        self.subsystem_mut(nqn)?.hosts.remove(host).map(drop).ok_or_else(missing)
+        if self.subsystem_mut(nqn)?.hosts.remove(host) { Ok(()) } else { Err(missing()) }
     }
 
     fn allow_any_host(&mut self, nqn: &Nqn, allow: bool) -> Result<(), Error> {

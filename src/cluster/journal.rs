@@ -5,13 +5,17 @@
 use super::record::{Record, RecordError};
 use super::state::State;
 use crate::base::VolumeId;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction,
+};
 use rustix::fs::{FlockOperation, flock};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Once;
 use uuid::Uuid;
 
 /// The format this build writes, and the newest it opens.
@@ -62,7 +66,7 @@ impl From<StorageError> for JournalError {
         match e {
             StorageError::Io(e) => os("journal.redb", &e),
             StorageError::PreviousIo => JournalError::Failed,
-            StorageError::Corrupted(_) => JournalError::Damaged("its pages do not hold together"),
+            StorageError::Corrupted(_) => DAMAGED,
             _ => JournalError::Damaged("the database engine refuses it"),
         }
     }
@@ -92,7 +96,7 @@ fn engine(e: impl Into<redb::Error>) -> JournalError {
     match e.into() {
         redb::Error::Io(e) => os("journal.redb", &e),
         redb::Error::PreviousIo => JournalError::Failed,
-        redb::Error::Corrupted(_) => JournalError::Damaged("its pages do not hold together"),
+        redb::Error::Corrupted(_) => DAMAGED,
         redb::Error::TableDoesNotExist(_) => JournalError::Damaged("a table is missing"),
         _ => JournalError::Damaged("the database engine refuses it"),
     }
@@ -121,24 +125,30 @@ impl Journal {
         if !path.try_exists().map_err(|e| os("journal.redb", &e))? {
             make(dir, first_id)?;
         }
-        let db = Builder::new().set_cache_size(CACHE).open(&path)?;
-        Journal::check(db, Some(lock))
+        guarded(|| {
+            let db = Builder::new().set_cache_size(CACHE).open(&path)?;
+            Journal::check(db, Some(lock))
+        })
     }
 
     /// A journal on the backend, for tests of what a crash leaves behind.
     #[cfg(test)]
     pub(super) fn on(backend: impl redb::StorageBackend, first_id: VolumeId) -> Result<(Journal, State), JournalError> {
-        let db = Builder::new().set_cache_size(CACHE).create_with_backend(backend)?;
-        let fresh = db.begin_read().map_err(engine)?.list_tables().map_err(engine)?.next().is_none();
-        if fresh {
-            begin(&db, &State::new(Uuid::from_u128(1), first_id))?;
-        }
-        Journal::check(db, None)
+        guarded(|| {
+            let db = Builder::new().set_cache_size(CACHE).create_with_backend(backend)?;
+            let fresh = db.begin_read().map_err(engine)?.list_tables().map_err(engine)?.next().is_none();
+            if fresh {
+                begin(&db, &State::new(Uuid::from_u128(1), first_id))?;
+            }
+            Journal::check(db, None)
+        })
     }
 
     /// Verifies the pages and reads the state.
     fn check(mut db: Database, lock: Option<File>) -> Result<(Journal, State), JournalError> {
-        db.check_integrity()?;
+        // True when nothing had to be repaired: a crash leaves nothing to repair but free pages.
+        let whole = db.check_integrity()?;
+        tracing::debug!("journal.redb needed {}repair", if whole { "no " } else { "" });
         let read = db.begin_read().map_err(engine)?;
         let meta = read.open_table(META).map_err(engine)?;
         let found = meta.get("format").map_err(engine)?.ok_or(RecordError::Missing("format"))?.value();
@@ -186,7 +196,7 @@ fn difference(old: &State, new: &State) -> (Vec<Vec<u8>>, Vec<Record>) {
 }
 
 fn write(db: &Database, removed: &[Vec<u8>], changed: &[Record]) -> Result<(), JournalError> {
-    let write = db.begin_write().map_err(engine)?;
+    let write = transaction(db)?;
     {
         let mut objects = write.open_table(OBJECTS).map_err(engine)?;
         for key in removed {
@@ -199,9 +209,45 @@ fn write(db: &Database, removed: &[Vec<u8>], changed: &[Record]) -> Result<(), J
     write.commit().map_err(engine)
 }
 
+/// Opens a database whose pages may be anything. The engine panics on some kinds of damage while it walks them: that is
+/// reported as damage too, and where panics abort (release builds) at least the operator reads what it means.
+fn guarded<T>(open: impl FnOnce() -> Result<T, JournalError>) -> Result<T, JournalError> {
+    static EXPLAIN: Once = Once::new();
+    EXPLAIN.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if OPENING.get() {
+                eprintln!("pollux: state directory: {DAMAGED} (the database engine stopped: {info})");
+            } else {
+                usual(info);
+            }
+        }));
+    });
+    OPENING.set(true);
+    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open));
+    OPENING.set(false);
+    opened.unwrap_or(Err(DAMAGED))
+}
+
+thread_local! {
+    /// This thread is inside [`guarded`]; only the panic hook asks.
+    static OPENING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a panic of the engine is reported as.
+const DAMAGED: JournalError = JournalError::Damaged("its pages do not hold together");
+
+/// A transaction that is written in two phases: its pages are durable before the header names them. So a page that does
+/// not match its checksum is damage and never taken for a commit that a crash cut short.
+fn transaction(db: &Database) -> Result<WriteTransaction, JournalError> {
+    let mut write = db.begin_write().map_err(engine)?;
+    write.set_two_phase_commit(true);
+    Ok(write)
+}
+
 /// Writes a new node's first transaction.
 fn begin(db: &Database, state: &State) -> Result<(), JournalError> {
-    let write = db.begin_write().map_err(engine)?;
+    let write = transaction(db)?;
     {
         let mut meta = write.open_table(META).map_err(engine)?;
         meta.insert("format", FORMAT).map_err(engine)?;

@@ -14,9 +14,16 @@ mod names;
 mod node;
 mod record;
 mod state;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, Effect};
-pub use control::{Bdev, Control, Event, EventKind, NamespaceSpec, Problem, Room, VOLUME_BYTES_MAX};
+pub use control::{
+    Bdev, Control, Declared, DeclaredBdev, DeclaredStore, DeclaredSubsystem, DeclaredVolume, Event, EventKind, MadeOf,
+    NamespaceSpec, Problem, Room, VOLUME_BYTES_MAX,
+};
 pub use error::{Error, NameKind};
 pub use journal::{FORMAT, Journal, JournalError};
 pub use model::*;

@@ -5,11 +5,11 @@ use super::error::{Error, NameKind};
 use super::names::{BdevName, Nqn, StoreName, VolumeName};
 use crate::base::VolumeId;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use uuid::Uuid;
 
-/// How a file or block device is driven. Both names lead to the same io_uring engine; the operator sees the one asked
+/// How a file or block device is driven. Both names lead to the same `io_uring` engine; the operator sees the one asked
 /// for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum FileEngine {
@@ -136,7 +136,7 @@ pub struct Volume {
     pub read_only: bool,
 }
 
-/// NVMe/TCP transport options (SPDK: nvmf_create_transport). Ranges are checked by [`Transport::check`].
+/// NVMe/TCP transport options (SPDK: `nvmf_create_transport`). Ranges are checked by [`Transport::check`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Transport {
     /// Most commands outstanding per I/O queue, 2..=1024 (CAP.MQES + 1).
@@ -149,14 +149,25 @@ pub struct Transport {
     pub max_io_size: u32,
     /// Admin queue entries, 32..=4096.
     pub max_aq_depth: u32,
-    /// Let C2HData carry the status when the host allows it.
+    /// Let `C2HData` carry the status when the host allows it.
     pub c2h_success: bool,
     /// Seconds an Abort waits for its command.
     pub abort_timeout_sec: u32,
     /// Listen backlog.
     pub acceptor_backlog: u32,
     /// Parameters that SPDK knows and that change nothing here; reported as they were given.
-    pub inert: BTreeMap<String, u64>,
+    pub inert: BTreeMap<String, Inert>,
+}
+
+/// A parameter that is remembered and reported, and does nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Inert {
+    /// True or false.
+    Flag(bool),
+    /// A number.
+    Number(u64),
+    /// A word.
+    Text(String),
 }
 
 impl Default for Transport {
@@ -207,14 +218,10 @@ pub struct Listener {
     pub addr: SocketAddr,
 }
 
-/// A host's rights on a subsystem. Being on the list is the right to connect.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Host {}
-
 /// A namespace: one bdev under a number.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Namespace {
-    /// Its number, 1..=max_namespaces.
+    /// Its number, 1..=`max_namespaces`.
     pub nsid: u32,
     /// The raw device or volume behind it.
     #[serde(with = "volume_id")]
@@ -229,7 +236,7 @@ pub struct Namespace {
     pub eui64: [u8; 8],
     /// UUID (Namespace Identification Descriptor).
     pub uuid: Uuid,
-    /// ANA group, 1..=max_namespaces; the NSID unless set.
+    /// ANA group, 1..=`max_namespaces`; the NSID unless set.
     pub anagrpid: u32,
 }
 
@@ -254,17 +261,19 @@ pub struct Subsystem {
     pub max_cntlid: u16,
     /// The namespaces by NSID.
     pub namespaces: BTreeMap<u32, Namespace>,
+    /// Limits of Dataset Management and Write Zeroes that were asked for (SPDK: `dmrsl`, `wzsl`); reported, inert.
+    pub inert: BTreeMap<String, Inert>,
     /// Where it may be reached.
     pub listeners: Vec<Listener>,
     /// Who may connect.
-    pub hosts: BTreeMap<Nqn, Host>,
+    pub hosts: BTreeSet<Nqn>,
 }
 
 /// Largest NSID a subsystem may be given.
 pub const NAMESPACES_MAX: u32 = 1024;
 /// Namespaces of a subsystem that does not say (as SPDK).
 pub const NAMESPACES_DEFAULT: u32 = 32;
-/// Largest controller id of the dynamic model (NVMe-oF: FFF0h and above are reserved).
+/// Largest controller id of the dynamic model (fabrics reserve 0xFFF0 and above).
 pub const CNTLID_MAX: u16 = 0xFFEF;
 /// Subsystems of a node.
 pub const SUBSYSTEMS_MAX: usize = 1024;
@@ -288,8 +297,9 @@ impl Subsystem {
             min_cntlid: 1,
             max_cntlid: CNTLID_MAX,
             namespaces: BTreeMap::new(),
+            inert: BTreeMap::new(),
             listeners: Vec::new(),
-            hosts: BTreeMap::new(),
+            hosts: BTreeSet::new(),
         }
     }
 
@@ -304,7 +314,7 @@ impl Subsystem {
 
     /// True when `host` may connect.
     pub fn admits(&self, host: &Nqn) -> bool {
-        self.allow_any_host || self.hosts.contains_key(host)
+        self.allow_any_host || self.hosts.contains(host)
     }
 }
 
@@ -352,6 +362,7 @@ pub(super) mod volume_id {
     use super::VolumeId;
     use serde::{Deserialize, Deserializer, Serializer};
 
+    #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
     pub fn serialize<S: Serializer>(id: &VolumeId, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u32(id.0)
     }

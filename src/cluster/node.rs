@@ -314,7 +314,7 @@ pub enum FaultKind {
     Corrupt {
         /// Which byte of the transfer.
         offset: u64,
-        /// What is XORed onto it; not 0.
+        /// What is exclusive-ored onto it; not 0.
         value: u8,
     },
 }

@@ -129,8 +129,9 @@ impl State {
     }
     /// A device name that is not taken: `prefix` and a number.
     pub fn free_name(&self, prefix: &str) -> BdevName {
-        let name = (0..).map(|n: u64| format!("{prefix}{n}")).find(|n| self.device_named(n).is_none());
-        BdevName::new(&name.expect("the numbers do not run out")).expect("prefixes are legal names")
+        let mut names = (0..=self.devices.len()).map(|n| format!("{prefix}{n}"));
+        let name = names.find(|n| self.device_named(n).is_none());
+        BdevName::new(&name.expect("one more name than there are objects")).expect("prefixes are legal names")
     }
     /// A store name that is not taken: `wanted`, or with a number behind it.
     pub fn free_store_name(&self, wanted: &StoreName) -> StoreName {
@@ -138,7 +139,8 @@ impl State {
             return wanted.clone();
         }
         let stem: String = wanted.as_str().chars().take(10).collect();
-        let name = (1..).map(|n: u64| format!("{stem}-{n}")).find(|n| self.store_named(n).is_none());
-        StoreName::new(&name.expect("the numbers do not run out")).expect("the stem of a legal name is legal")
+        let mut names = (1..=self.stores.len() + 1).map(|n| format!("{stem}-{n}"));
+        let name = names.find(|n| self.store_named(n).is_none());
+        StoreName::new(&name.expect("one more name than there are objects")).expect("the stem of a legal name is legal")
     }
 }

@@ -1,8 +1,8 @@
 //! A medium: opened once per node from a [`Spec`] on the control thread, shared by the queues of all cores. Opening
 //! may block (preallocation, probing); making a queue may too, but only for a few system calls.
 
-use super::delay::{DelayHandle, DelayQueue};
-use super::fault::{FaultHandle, FaultQueue};
+use super::delay::{DelayHandle, DelayQueue, Latency};
+use super::fault::{FaultHandle, FaultQueue, FaultRule};
 use super::{AnyQueue, Caps, FileMedium, NullQueue, NullSpec, RamMedium, RamQueue, Spec, UringQueue};
 use crate::base::CoreId;
 use crate::mem::Span;
@@ -146,6 +146,20 @@ impl Medium {
             },
         };
         Ok(Medium { spec: spec.clone(), kind })
+    }
+
+    /// This medium with faults in front, as `fault(SPEC;RULES)` names it; the medium itself goes on being shared.
+    #[must_use]
+    pub fn with_fault(self, rules: &[FaultRule], seed: u64) -> Medium {
+        let spec = Spec::Fault { inner: Box::new(self.spec.clone()), rules: rules.to_vec(), seed };
+        Medium { spec, kind: Kind::Fault { inner: Box::new(self), handle: FaultHandle::new(rules), seed } }
+    }
+
+    /// This medium with latency behind it, as `delay(SPEC;TIMES)` names it; the medium itself goes on being shared.
+    #[must_use]
+    pub fn with_delay(self, latency: &Latency, seed: u64) -> Medium {
+        let spec = Spec::Delay { inner: Box::new(self.spec.clone()), latency: *latency, seed };
+        Medium { spec, kind: Kind::Delay { inner: Box::new(self), handle: DelayHandle::new(latency), seed } }
     }
 
     /// A queue for `core`, of at most `depth` operations (1..=[`DEPTH_MAX`]). `spans` are the arenas that buffers may

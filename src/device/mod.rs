@@ -214,8 +214,8 @@ pub trait Queue {
     fn wake_at(&self) -> Option<Time> {
         None
     }
-    /// A file descriptor that becomes readable when `poll` would report something, for idle sleep; `None` when the
-    /// device never completes outside `submit` and `wake_at`.
+    /// A file descriptor that becomes readable when `poll` will find something new, for idle sleep; asked right before
+    /// each sleep. `None` while operations are under way: there is something already, or only polling can tell.
     fn wait_fd(&self) -> Option<i32> {
         None
     }

@@ -73,6 +73,8 @@ pub struct UringQueue {
     /// Operations that ended without the kernel.
     ready: Vec<Done>,
     zeroing: Zeroing,
+    /// Where completions land before they are looked at one by one.
+    cqes: Box<[Cqe; REAP]>,
     _file: File,
 }
 
@@ -114,7 +116,18 @@ impl UringQueue {
         let slots = (0..depth).map(vacant).collect();
         let free = (0..depth as u16).rev().collect();
         let ready = Vec::with_capacity(depth as usize);
-        Ok(UringQueue { ring, side, medium, caps, slots, free, ready, zeroing, _file: file })
+        Ok(UringQueue {
+            ring,
+            side,
+            medium,
+            caps,
+            slots,
+            free,
+            ready,
+            zeroing,
+            cqes: Box::new([(0, 0); REAP]),
+            _file: file,
+        })
     }
 
     fn ring(medium: &FileMedium, file: &File, depth: u32, spans: &[Span], polled: bool) -> io::Result<Ring> {
@@ -174,6 +187,15 @@ impl UringQueue {
         let result = if self.medium.is_dead() { Err(DeviceError::Dead) } else { result };
         done.push(Done { token: slot.token, kind: slot.kind, result, buf: slot.buf.take() });
         self.free.push(index);
+    }
+
+    /// Completes the first `n` of `cqes`.
+    #[inline]
+    fn complete_all(&mut self, n: usize, done: &mut Vec<Done>) {
+        for i in 0..n {
+            let (index, result) = self.cqes[i];
+            self.complete(index as u16, result, done);
+        }
     }
 
     /// What the kernel's answer `result` to a slot's submission means.
@@ -314,21 +336,16 @@ impl Queue for UringQueue {
         let start = done.len();
         self.caps.size = self.medium.size();
         done.append(&mut self.ready);
-        let mut cqes: [Cqe; REAP] = [(0, 0); REAP];
-        loop {
-            let n = self.ring.reap(&mut cqes);
-            for (index, result) in &cqes[..n] {
-                self.complete(*index as u16, *result, done);
-            }
+        while self.ring.inflight() != 0 {
+            let n = self.ring.reap(&mut self.cqes[..]);
+            self.complete_all(n, done);
             if n < REAP {
                 break;
             }
         }
         if let Some(side) = &mut self.side {
-            let n = side.reap(&mut cqes);
-            for (index, result) in &cqes[..n] {
-                self.complete(*index as u16, *result, done);
-            }
+            let n = side.reap(&mut self.cqes[..]);
+            self.complete_all(n, done);
         }
         done.len() - start
     }
@@ -344,7 +361,7 @@ impl Queue for UringQueue {
     }
 
     fn wait_fd(&self) -> Option<i32> {
-        Some(self.side.as_ref().unwrap_or(&self.ring).fd())
+        self.side.as_ref().unwrap_or(&self.ring).bell()
     }
 }
 

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 /// Size and number of one kind of buffer in a pool.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Class {
     /// Bytes per buffer; a multiple of 4096.
     pub size: usize,
@@ -140,6 +140,13 @@ impl Pool {
         let shelf = &mut self.shelves[usize::from(buf.class)];
         assert!(shelf.free.len() < shelf.total, "a buffer returned twice");
         shelf.free.push(buf.ptr);
+    }
+
+    /// Takes back as many buffers as there are: an optional one, or several.
+    pub fn put_all(&mut self, bufs: impl IntoIterator<Item = Buf>) {
+        for buf in bufs {
+            self.put(buf);
+        }
     }
 
     /// The core this pool belongs to.

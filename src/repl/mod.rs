@@ -5,7 +5,10 @@
 //! too, because only a shard's primary may answer them. A node alone is a cluster of one: every shard's configuration
 //! is (epoch 1, this node, no backups), and the in-sync set is this log.
 
+mod local;
 mod part;
 pub mod place;
+mod raw;
 
+pub use local::{Local, LocalConfig};
 pub use part::{DeviceId, Ended, Home, Kind, Outcome, Part, Payload, Shards, StoreId};

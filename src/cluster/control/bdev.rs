@@ -93,7 +93,7 @@ impl<N: Node> Control<N> {
         let state = self.state();
         let reports = self.devices.borrow();
         let devices = state.devices().filter_map(|device| {
-            let report = reports.get(&device.id)?.clone();
+            let (_, report) = reports.get(&device.id)?.clone();
             Some(Bdev::Device { device: device.clone(), report, claim: state.claim(device.id) })
         });
         let volumes = self.volumes.borrow();

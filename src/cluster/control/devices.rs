@@ -61,7 +61,7 @@ impl<N: Node> Control<N> {
         let opened = self.node.open_device(device.id, device.uuid, &device.spec).await;
         let failed = |source| Error::Node { what: "open bdev", object: device.name.to_string(), source };
         let report = opened.map_err(failed)?;
-        self.devices.borrow_mut().insert(device.id, report);
+        self.devices.borrow_mut().insert(device.id, (device.name.clone(), report));
         Ok(())
     }
 
@@ -93,11 +93,12 @@ impl<N: Node> Control<N> {
     /// Closes what the state no longer has.
     pub(super) async fn shut_device(&self, id: VolumeId) {
         self.problems.borrow_mut().remove(&Problem::Device(id));
-        if self.devices.borrow_mut().remove(&id).is_some() {
-            self.note(EventKind::Unregister, format!("#{}", id.0));
+        let gone = self.devices.borrow_mut().remove(&id);
+        if let Some((name, _)) = gone {
             if let Err(e) = self.node.close_device(id).await {
-                tracing::warn!("closing bdev #{}: {e}", id.0);
+                tracing::warn!("closing bdev '{name}': {e}");
             }
+            self.note(EventKind::Unregister, name.to_string());
         }
     }
 
@@ -137,8 +138,8 @@ impl<N: Node> Control<N> {
     }
 
     async fn resized(&self, device: &Device, report: crate::cluster::node::DeviceReport) {
-        let old = self.devices.borrow_mut().insert(device.id, report.clone());
-        if old.is_some_and(|o| o.blocks != report.blocks) {
+        let old = self.devices.borrow_mut().insert(device.id, (device.name.clone(), report.clone()));
+        if old.is_some_and(|(_, o)| o.blocks != report.blocks) {
             self.note(EventKind::Resize, device.name.to_string());
             self.node.publish(self.state()).await;
         }

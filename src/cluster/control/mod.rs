@@ -6,12 +6,14 @@
 //! nothing cancels.
 
 mod bdev;
+mod declare;
 mod devices;
 mod exports;
 mod start;
 mod stores;
 
 pub use bdev::Bdev;
+pub use declare::{Declared, DeclaredBdev, DeclaredStore, DeclaredSubsystem, DeclaredVolume, MadeOf};
 pub use exports::NamespaceSpec;
 pub use stores::{Room, VOLUME_BYTES_MAX};
 
@@ -19,6 +21,7 @@ use super::command::{Command, Effect};
 use super::error::Error;
 use super::journal::Journal;
 use super::model::{Intent, Volume};
+use super::names::BdevName;
 use super::node::{DeviceReport, Node};
 use super::state::State;
 use crate::base::VolumeId;
@@ -73,7 +76,7 @@ pub struct Control<N> {
     state: RefCell<Arc<State>>,
     journal: RefCell<Journal>,
     /// What the opened devices are like.
-    devices: RefCell<BTreeMap<VolumeId, DeviceReport>>,
+    devices: RefCell<BTreeMap<VolumeId, (BdevName, DeviceReport)>>,
     /// Volumes of the open stores, with their store.
     volumes: RefCell<BTreeMap<VolumeId, (Uuid, Volume)>>,
     problems: RefCell<BTreeMap<Problem, Error>>,

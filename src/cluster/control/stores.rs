@@ -6,7 +6,7 @@ use crate::cluster::command::Command;
 use crate::cluster::error::Error;
 use crate::cluster::model::{Intent, Store, Volume, range};
 use crate::cluster::names::{StoreName, VolumeName};
-use crate::cluster::node::{Node, NodeError, StoreUsage};
+use crate::cluster::node::{Node, NodeError, ScrubReport, StoreUsage};
 use crate::cluster::state::State;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -57,6 +57,17 @@ impl<N: Node> Control<N> {
             return Err(e);
         }
         Ok(uuid)
+    }
+
+    /// Looks for a store on a raw device now (it may have been written by another node since it was opened).
+    pub async fn examine_device(&self, name: &str) -> Result<(), Error> {
+        let _turn = self.turn.lock().await;
+        let device = self.device(name)?;
+        let open = self.state().store_on(device.id).is_some_and(|s| self.up(s).is_ok());
+        if self.devices.borrow().contains_key(&device.id) && !open {
+            self.examine(device.id).await;
+        }
+        Ok(())
     }
 
     /// Looks for a store on an open device: opens the one that the journal has there, takes over one that it does not
@@ -214,6 +225,20 @@ impl<N: Node> Control<N> {
         Ok(Room { total: usage.total_blocks, free, usage })
     }
 
+    /// Starts verifying every live block of the store.
+    pub async fn scrub_start(&self, store: &Store) -> Result<(), Error> {
+        self.up(store)?;
+        let failed = |source| Error::Node { what: "scrub store", object: store.name.to_string(), source };
+        self.node.scrub_start(store.uuid).await.map_err(failed)
+    }
+
+    /// The running or the last scrub of the store.
+    pub async fn scrub_status(&self, store: &Store) -> Result<ScrubReport, Error> {
+        self.up(store)?;
+        let failed = |source| Error::Node { what: "scrub of store", object: store.name.to_string(), source };
+        self.node.scrub_status(store.uuid).await.map_err(failed)
+    }
+
     /// Fails when the store is not open.
     fn up(&self, store: &Store) -> Result<(), Error> {
         let open = self.devices.borrow().contains_key(&store.device);
@@ -240,7 +265,7 @@ impl<N: Node> Control<N> {
         if !thin {
             self.afford(&store, bytes).await?;
         }
-        let block_size = self.devices.borrow().get(&store.device).map_or(BLOCK as u32, |d| d.block_size);
+        let block_size = self.devices.borrow().get(&store.device).map_or(BLOCK as u32, |(_, d)| d.block_size);
         let id = self.state().next_id();
         let volume = Volume { id, uuid: Uuid::new_v4(), name, bytes, block_size, thin, read_only: false };
         check_size(&volume)?;

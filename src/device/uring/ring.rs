@@ -3,9 +3,12 @@
 
 use crate::mem::Span;
 use io_uring::{IoUring, squeue};
+use rustix::event::{EventfdFlags, eventfd};
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{Ordering, fence};
 
 /// `IORING_ENTER_GETEVENTS`.
 const GETEVENTS: u32 = 1 << 0;
@@ -33,6 +36,13 @@ pub(super) struct Ring {
     enabled: bool,
     spans: Vec<Part>,
     inflight: usize,
+    /// Operations pushed and not handed over.
+    queued: u32,
+    /// Signalled by the kernel for every completion. A sleeper cannot wait on the ring itself: completions that wait
+    /// in the kernel for this thread (`Tier::Deferred`) do not wake who polls the ring's descriptor.
+    bell: OwnedFd,
+    /// The kernel rings the bell. Only while somebody may sleep: a signal per completion is not free.
+    ringing: Cell<bool>,
 }
 
 /// One registered buffer.
@@ -64,7 +74,21 @@ impl Ring {
             }
             match builder.build(entries.next_power_of_two()) {
                 Ok(io) => {
-                    return Ok(Ring { io, tier, polled, enabled: false, spans: Vec::new(), inflight: 0 });
+                    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+                    io.submitter().register_eventfd(bell.as_raw_fd())?;
+                    let ring = Ring {
+                        io,
+                        tier,
+                        polled,
+                        enabled: false,
+                        spans: Vec::new(),
+                        inflight: 0,
+                        queued: 0,
+                        bell,
+                        ringing: Cell::new(true),
+                    };
+                    ring.quieten();
+                    return Ok(ring);
                 }
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => last = e,
                 Err(e) => return Err(e),
@@ -120,6 +144,7 @@ impl Ring {
         let pushed = unsafe { self.io.submission().push(entry) };
         assert!(pushed.is_ok(), "the ring has an entry for every slot of its queue");
         self.inflight += 1;
+        self.queued += 1;
     }
 
     /// Operations pushed and not reaped.
@@ -130,10 +155,9 @@ impl Ring {
     /// Submits what was pushed, in one system call; none when there is nothing.
     #[inline]
     pub fn kick(&mut self) {
-        let queued = self.io.submission().len() as u32;
-        if queued != 0 {
+        if self.queued != 0 {
             // Asking for events too costs nothing here and saves the call in the next poll.
-            self.enter(queued);
+            self.enter(self.queued);
         }
     }
 
@@ -142,6 +166,9 @@ impl Ring {
     pub fn reap(&mut self, out: &mut [Cqe]) -> usize {
         if self.inflight == 0 {
             return 0;
+        }
+        if self.ringing.get() {
+            self.quieten();
         }
         // A polled device is looked at only when asked; the others tell by a flag in shared memory.
         if self.enabled && (self.polled || self.io.submission().taskrun()) {
@@ -180,6 +207,8 @@ impl Ring {
                 matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR | libc::ENOMEM)),
                 "io_uring_enter: {error}"
             );
+        } else {
+            self.queued -= r as u32;
         }
     }
 
@@ -190,10 +219,30 @@ impl Ring {
         self.enabled = true;
     }
 
-    /// Readable while there are completions to reap.
-    pub fn fd(&self) -> RawFd {
-        self.io.as_raw_fd()
+    /// A descriptor that becomes readable when there is something to reap; `None` when there is already, so that nobody
+    /// goes to sleep over it.
+    pub fn bell(&self) -> Option<RawFd> {
+        let mut count = [0; 8];
+        // Older signals are for completions that were reaped or that the look below finds; newer ones stay.
+        let _ = rustix::io::read(&self.bell, &mut count);
+        self.ringing.set(true);
+        // SAFETY: only this thread uses the ring, and no other view of the queue exists during this call.
+        unsafe { self.io.completion_shared().enable_eventfd() };
+        // The kernel marks a completion and then looks whether to ring; we allow ringing and then look for marks. One
+        // of the two sees the other.
+        fence(Ordering::SeqCst);
+        // SAFETY: as above, for both queues.
+        let waiting = unsafe { self.io.submission_shared().taskrun() || !self.io.completion_shared().is_empty() };
+        (!waiting || self.inflight == 0).then(|| self.bell.as_raw_fd())
     }
+
+    /// Nobody sleeps: no bell.
+    fn quieten(&self) {
+        self.ringing.set(false);
+        // SAFETY: only this thread uses the ring, and no other view of the queue exists during this call.
+        unsafe { self.io.completion_shared().disable_eventfd() };
+    }
+
     /// The flags in use.
     pub fn tier(&self) -> Tier {
         self.tier

@@ -21,8 +21,9 @@ pub const NSID_ALL: u32 = 0xFFFF_FFFF;
 /// Bytes of an Identify data structure.
 pub const IDENTIFY_LEN: usize = 4096;
 
-/// The version this target and client speak, in the form of the VS property and VER field: 2.1.
-pub const VERSION: u32 = 2 << 16 | 1 << 8;
+/// The version a controller of this project claims, in the form of the VS property and VER field: 1.4, the newest whose
+/// mandatory parts are all here.
+pub const VERSION: u32 = 1 << 16 | 4 << 8;
 
 /// Copies `text` into a fixed ASCII field: cut to fit, padded with spaces (base specification, 1.4.2 "ASCII data").
 pub fn put_ascii(field: &mut [u8], text: &str) {

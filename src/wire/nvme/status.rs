@@ -122,6 +122,8 @@ pub mod sc {
     pub const CONNECT_RESTART_DISCOVERY: S = S::new(1, 0x83);
     /// Connect: Invalid Host.
     pub const CONNECT_INVALID_HOST: S = S::new(1, 0x84);
+    /// Connect, Disconnect: Invalid Queue Type.
+    pub const INVALID_QUEUE_TYPE: S = S::new(1, 0x85);
     /// Fabrics: Discover Restart.
     pub const DISCOVER_RESTART: S = S::new(1, 0x90);
     /// Fabrics: Authentication Required.

@@ -1,0 +1,179 @@
+//! The journal by itself: every state survives, damage is noticed, the directory is ours alone.
+
+use super::*;
+use crate::base::VolumeId;
+use crate::base::rng::Rng;
+use crate::cluster::{Device, Intent, Journal, JournalError, Listener, Namespace, Referral, State, Store, Subsystem};
+use std::os::unix::fs::PermissionsExt;
+use uuid::Uuid;
+
+/// A command about the few names there are, so that commands meet.
+fn random(rng: &mut Rng, state: &State) -> Command {
+    let id = VolumeId(rng.below(u64::from(state.next_id().0) + 1) as u32);
+    let stores: Vec<Uuid> = state.stores().map(|s| s.uuid).collect();
+    let picked = stores.get(rng.below(4) as usize).copied().unwrap_or(Uuid::from_u128(1));
+    let name = nqn(&format!("c{}", rng.below(3)));
+    let addr = format!("127.0.0.1:{}", 4420 + rng.below(2)).parse().unwrap();
+    let fresh = Uuid::from_u128(u128::from(rng.next_u64()) | 1 << 100);
+    match rng.below(19) {
+        0..4 => {
+            let spec = match rng.below(3) {
+                0 => DeviceSpec::Fault { base: id },
+                _ => DeviceSpec::Malloc { block_size: 4096, blocks: 1 + rng.below(100) },
+            };
+            let device = Device { id: state.next_id(), name: bdev(&format!("B{}", rng.below(6))), uuid: fresh, spec };
+            Command::AddDevice(device)
+        }
+        4 => Command::RemoveDevice(id),
+        5 | 6 => {
+            let made = Store { uuid: fresh, name: store(&format!("s{}", rng.below(3))), device: id };
+            Command::AddStore { store: made, floor: VolumeId(state.next_id().0 + rng.below(3) as u32) }
+        }
+        7 => Command::RenameStore(picked, store(&format!("s{}", rng.below(4)))),
+        8 => Command::RemoveStore(picked),
+        9 => Command::TakeId,
+        10 => Command::RemoveVolume { store: picked, id },
+        11 => match state.intents().next() {
+            Some(intent) => Command::Finish(*intent),
+            None => Command::Finish(Intent::WipeStore { store: picked }),
+        },
+        12 => Command::CreateTransport(Transport::default()),
+        13 => Command::CreateSubsystem(Subsystem::new(name)),
+        14 => match rng.below(4) {
+            0 => Command::DeleteSubsystem(name),
+            1 => Command::AddReferral(Referral { addr, nqn: name }),
+            _ => Command::RemoveReferral(addr),
+        },
+        15 => {
+            let device = state.device(id).map(|d| d.name.to_string());
+            let store = if device.is_some() { None } else { stores.first().copied() };
+            let namespace = Namespace {
+                nsid: rng.below(4) as u32,
+                // A volume's id, when it is not a device's.
+                volume: if device.is_none() && store.is_none() { VolumeId(0) } else { id },
+                store,
+                bdev: device.unwrap_or_else(|| "volume".into()),
+                nguid: [1; 16],
+                eui64: [0; 8],
+                uuid: fresh,
+                anagrpid: 0,
+            };
+            if namespace.volume.0 == 0 { Command::TakeId } else { Command::AddNamespace(name, namespace) }
+        }
+        16 => Command::RemoveNamespace(name, 1 + rng.below(3) as u32),
+        17 => match rng.below(2) {
+            0 => Command::AddListener(name, Listener { addr }),
+            _ => Command::RemoveListener(name, addr),
+        },
+        _ => match rng.below(3) {
+            0 => Command::AddHost(name, nqn("host")),
+            1 => Command::RemoveHost(name, nqn("host")),
+            _ => Command::AllowAnyHost(name, rng.chance(50)),
+        },
+    }
+}
+
+#[test]
+fn any_sequence_of_commands_comes_back_from_the_journal() {
+    let mut accepted = 0;
+    for seed in 0..40 {
+        let mut rng = Rng::new(seed);
+        let file = MemFile::new(Fuse::of(u64::MAX));
+        let (mut journal_now, mut state) = journal(&file).unwrap();
+        for _ in 0..60 {
+            let command = random(&mut rng, &state);
+            let before = state.clone();
+            match state.apply(&command) {
+                Err(_) => assert_eq!(state, before, "a refused command changed something: {command:?}"),
+                Ok((next, _)) => {
+                    journal_now.commit(&state, &next).unwrap();
+                    state = next;
+                    accepted += 1;
+                }
+            }
+        }
+        drop(journal_now);
+        let (_, again) = journal(&file.crash(&mut rng, Fuse::of(u64::MAX))).expect("every reachable state is legal");
+        assert_eq!(again, state, "seed {seed}");
+    }
+    assert!(accepted > 500, "only {accepted} commands were accepted");
+}
+
+#[test]
+fn a_commit_that_fails_is_the_last_one() {
+    let machine = Machine::new();
+    machine.file.set_broken(true);
+    let change = || machine.control.change(Command::CreateTransport(Transport::default()));
+    let first = crate::cluster::testing::run(change()).unwrap();
+    assert!(
+        matches!(first, Err(crate::cluster::Error::Journal(JournalError::Os { errno: libc::EIO, .. }))),
+        "{first:?}"
+    );
+    machine.file.set_broken(false);
+    let second = crate::cluster::testing::run(change()).unwrap();
+    assert_eq!(second, Err(crate::cluster::Error::Journal(JournalError::Failed)));
+    assert!(machine.control.state().transport().is_none());
+}
+
+#[test]
+fn a_flipped_bit_is_noticed_or_harmless() {
+    let machine = Machine::new();
+    crate::cluster::testing::run(furnish(&machine.control)).unwrap();
+    let (state, file) = (machine.control.state(), machine.file.clone());
+    drop(machine);
+    let (mut noticed, mut wrong) = (0, Vec::new());
+    // The header bit by bit, written pages here and there, pages that were never written now and then.
+    let written =
+        |byte: &usize| *byte < 512 || byte.is_multiple_of(512) || (byte.is_multiple_of(7) && file.holds_data(*byte));
+    for byte in (0..file.bytes()).filter(written) {
+        let copy = file.copy();
+        copy.flip(byte * 8 + byte % 8);
+        match journal(&copy) {
+            Err(_) => noticed += 1,
+            Ok((_, found)) if found == *state => {}
+            Ok(_) => wrong.push(byte),
+        }
+    }
+    assert!(wrong.is_empty(), "{} flips gave another state: {:?}", wrong.len(), &wrong[..wrong.len().min(20)]);
+    assert!(noticed > 200, "only {noticed} flips were noticed");
+}
+
+#[test]
+fn the_directory_is_private_and_has_one_owner() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("deep/state");
+    let (first, state) = Journal::open(&dir, VolumeId(7)).unwrap();
+    assert_eq!(state.next_id(), VolumeId(7));
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir), 0o750);
+    assert_eq!(mode(&dir.join("journal.redb")), 0o600);
+    assert_eq!(Journal::open(&dir, VolumeId(1)).unwrap_err(), JournalError::Locked);
+    drop(first);
+    let (_, again) = Journal::open(&dir, VolumeId(1)).unwrap();
+    assert_eq!(again, state, "the identity stays");
+}
+
+#[test]
+fn what_is_not_a_journal_of_ours_is_refused_and_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("journal.redb");
+    for content in [&b""[..], b"not a database", &[0xff; 8192]] {
+        std::fs::write(&path, content).unwrap();
+        let refused = Journal::open(place.path(), VolumeId(1)).unwrap_err();
+        assert!(matches!(refused, JournalError::Damaged(_)), "{} bytes: {refused}", content.len());
+        assert_eq!(std::fs::read(&path).unwrap(), content, "it was touched");
+    }
+    std::fs::remove_file(&path).unwrap();
+    // What a crash in the middle of making one leaves is no obstacle.
+    std::fs::write(place.path().join("journal.new"), b"half").unwrap();
+    drop(Journal::open(place.path(), VolumeId(1)).unwrap());
+    let database = redb::Database::open(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    let meta: redb::TableDefinition<'_, &str, u32> = redb::TableDefinition::new("meta");
+    write.open_table(meta).unwrap().insert("format", 2).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let newer = Journal::open(place.path(), VolumeId(1)).unwrap_err();
+    assert_eq!(newer, JournalError::Newer { found: 2 });
+    assert!(newer.to_string().contains('2') && newer.to_string().contains('1'), "{newer}");
+}

@@ -1,0 +1,56 @@
+//! The discovery log (base specification, "Discovery Log Page"): what a host may reach, and where. Every listener answers
+//! for the discovery subsystem; a host sees only the subsystems that admit it.
+
+use super::conn::Conn;
+use super::logs::Part;
+use super::target::Target;
+use crate::wire::discovery::{
+    EFLAGS_DUPRETINFO, EFLAGS_EPCSD, LogEntry, LogHeader, SUBTYPE_CURRENT, SUBTYPE_NVM, SUBTYPE_REFERRAL,
+};
+use crate::wire::fabrics::DISCOVERY_NQN;
+use std::net::SocketAddr;
+use zerocopy::IntoBytes;
+
+/// One entry before it is encoded.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    subtype: u8,
+    nqn: &'a str,
+    addr: SocketAddr,
+}
+
+impl Target {
+    /// The part of the log that the host of `c` asks for.
+    pub(super) fn fill_discovery_log(&self, c: &Conn, mut part: Part<'_>) {
+        let host = c.identity.as_deref().map_or("", |i| i.hostnqn.as_str());
+        let depth = self.transport.map_or(32, |t| t.admin_depth);
+        let size = size_of::<LogEntry>() as u64;
+        let mut records = 0;
+        for way in self.ways(host, c.listener) {
+            let at = size_of::<LogHeader>() as u64 + records * size;
+            records += 1;
+            if !part.wants(at, size) {
+                continue;
+            }
+            let portid = self.listeners.iter().position(|(_, a)| *a == way.addr).map_or(0, |i| i as u16 + 1);
+            let mut entry = LogEntry::tcp(way.subtype, portid, depth, way.nqn, way.addr);
+            if way.subtype == SUBTYPE_CURRENT {
+                entry.eflags.set(EFLAGS_DUPRETINFO | EFLAGS_EPCSD);
+            }
+            part.put(at, entry.as_bytes());
+        }
+        part.put(0, LogHeader::new(self.snapshot.generation, records).as_bytes());
+    }
+
+    /// Every way open to `host`: this discovery service at the address it was reached, the subsystems that admit the host
+    /// at each of their listeners, and referrals.
+    fn ways<'a>(&'a self, host: &'a str, here: SocketAddr) -> impl Iterator<Item = Way<'a>> {
+        let current = std::iter::once(Way { subtype: SUBTYPE_CURRENT, nqn: DISCOVERY_NQN, addr: here });
+        let admitting = self.snapshot.subsystems.iter().filter(move |s| s.admits(host));
+        let nvm = admitting
+            .flat_map(|s| s.listeners.iter().map(move |a| Way { subtype: SUBTYPE_NVM, nqn: &s.nqn, addr: *a }));
+        let referrals = self.snapshot.referrals.iter();
+        let referrals = referrals.map(|r| Way { subtype: SUBTYPE_REFERRAL, nqn: &r.nqn, addr: r.addr });
+        current.chain(nvm).chain(referrals)
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the target through its whole stack: a scripted host on an in-memory net, volumes in memory, any number of
+//! cores. `rig` is the machinery; each other file is one family of behaviour.
+
+mod commands;
+mod fabrics;
+mod fuzz;
+mod lifecycle;
+mod rig;
+mod transport;
