@@ -12,6 +12,9 @@ use crate::store::{Ended, Phase, StoreError};
 /// Turns in a row in which nothing happens although something waits, until a run counts as stuck: a second of
 /// simulated time, fifty times the longest wait of the store for anything but the device.
 const IDLE_MAX: u32 = 1_100;
+/// Turns in a row that work without ending anything that waits, until a run counts as stuck: thousands of times the
+/// batches that fit the largest simulated slice.
+const FRUITLESS_MAX: u32 = 300_000;
 /// Turns in which background work alone may keep a quiet machine busy.
 const QUIET_MAX: u32 = 20_000;
 
@@ -57,14 +60,14 @@ impl Drive<'_> {
             let failed = matches!(self.node.phase(), Phase::Failed(_));
             return Err(if failed { Failure::Refused(error) } else { Failure::Died(error) });
         }
-        if self.node.idle_turns() > IDLE_MAX {
+        if self.node.idle_turns() > IDLE_MAX || (self.host.open() > 0 && self.node.fruitless_turns() > FRUITLESS_MAX) {
             return Err(self.stuck());
         }
         Ok(None)
     }
 
     fn stuck(&self) -> Failure {
-        let state = self.node.slices.iter().map(|s| format!("{:?} {:?}", s.phase(), s.usage())).collect();
+        let state = format!("{:?}", self.node.slices.iter().map(|s| (s.phase(), s.usage())).collect::<Vec<_>>());
         Failure::Stuck { requests: self.host.open(), operations: self.node.disk.inflight(), state }
     }
 

@@ -12,6 +12,7 @@ use super::{Oracle, Pattern, SECTOR, Shape, Trace, Trust};
 use crate::base::crc::crc32c;
 use crate::base::rng::Rng;
 use crate::base::{CHUNK, ShardId, Status, VolumeId};
+use crate::mem::Buf;
 use crate::store::{Ended, Io, Outcome, Slice, Stamp};
 use range::Range;
 use std::collections::BTreeMap;
@@ -139,6 +140,7 @@ impl Host {
     }
 
     /// The host as it was when `cut` events had happened to the medium, with a random sequence of its own.
+    #[must_use]
     pub fn fork(&self, cut: u64, seed: u64) -> Host {
         let mut fork = Host { oracle: self.oracle.at(cut), rng: Rng::new(seed), ..Host::new(&self.swarm) };
         (fork.tag, fork.next_volume, fork.lsn) = (self.tag, self.next_volume, self.lsn);
@@ -315,7 +317,7 @@ impl Host {
                 self.ended(node, ended)
             }
             Outcome::Later(buf) => {
-                buf.into_iter().for_each(|b| node.pool.put(b));
+                give_back(node, buf);
                 self.later_streak += 1;
                 self.answers.later += 1;
                 self.put_off(node.disk.events(), tag)
@@ -359,7 +361,7 @@ impl Host {
             Open::Volume { volume, op, shape } => self.ended_volume(node, volume, op, shape, status),
             Open::Plain => self.allowed("flush or checkpoint", status),
         };
-        buf.into_iter().for_each(|b| node.pool.put(b));
+        give_back(node, buf);
         verdict
     }
 
@@ -418,5 +420,11 @@ impl Host {
             Status::Gone if self.tolerance.death => Ok(()),
             status => Err(Failure::Status { request, status }),
         }
+    }
+}
+
+fn give_back(node: &mut Node, buf: Option<Buf>) {
+    if let Some(buf) = buf {
+        node.pool.put(buf);
     }
 }

@@ -24,6 +24,7 @@ pub struct Node {
     rng: Rng,
     done: Vec<Done>,
     idle_turns: u32,
+    fruitless_turns: u32,
 }
 
 /// A pool that fits every [`Swarm`]; one is enough for a process, it goes from machine to machine.
@@ -71,7 +72,7 @@ impl Node {
     fn start(swarm: &Swarm, disk: Disk, pool: Pool, seed: u64, make: impl Fn(SliceConfig) -> Slice) -> Node {
         let slices = (0..swarm.slices).map(|slice| make(config(swarm, slice, swarm.limits.clone()))).collect();
         let rng = Rng::new(seed ^ 0x70de);
-        Node { disk, slices, pool, now: Time(0), rng, done: Vec::new(), idle_turns: 0 }
+        Node { disk, slices, pool, now: Time(0), rng, done: Vec::new(), idle_turns: 0, fruitless_turns: 0 }
     }
 
     /// One turn; what ended goes to `ended`. True when anything happened.
@@ -88,7 +89,9 @@ impl Node {
         for slice in &mut self.slices {
             slice.drain(ended);
         }
-        worked |= ended.len() > before;
+        let fruit = ended.len() > before;
+        worked |= fruit;
+        self.fruitless_turns = if fruit { 0 } else { self.fruitless_turns + 1 };
         self.idle_turns = if worked { 0 } else { self.idle_turns + 1 };
         worked
     }
@@ -103,6 +106,11 @@ impl Node {
     /// Turns without anything happening since the last that did something.
     pub fn idle_turns(&self) -> u32 {
         self.idle_turns
+    }
+
+    /// Turns since a request ended.
+    pub fn fruitless_turns(&self) -> u32 {
+        self.fruitless_turns
     }
 
     fn pass_time(&mut self) {

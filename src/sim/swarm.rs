@@ -102,6 +102,7 @@ impl Swarm {
     }
 }
 
+#[allow(clippy::needless_update, reason = "with planted bugs there is one field more")]
 fn limits(segment_bytes: u32, r: &mut Rng) -> Limits {
     Limits {
         segment_bytes,

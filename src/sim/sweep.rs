@@ -114,7 +114,7 @@ impl Bench {
             for byte in (number % stride..BLOCK).step_by(stride) {
                 let mut image = specimen.image.clone();
                 image.flip(byte_of(*addr) + byte as u64, 1 << rng.below(8));
-                verdicts.add(self.judge(specimen, image, &mut rng)?);
+                verdicts.add(self.judge(specimen, &image, &mut rng)?);
             }
         }
         Ok(verdicts)
@@ -131,14 +131,13 @@ impl Bench {
             let whole = (byte_of(*addr), BLOCK);
             let sectors = (0..BLOCK / SECTOR).map(|n| (byte_of(*addr) + (n * SECTOR) as u64, SECTOR));
             for (at, len) in sectors.chain([whole]) {
-                for (source, from) in self.sources(specimen, at, len, other, &mut rng) {
+                for edit in Self::edits(specimen, at, len, other, &mut rng) {
                     let mut image = specimen.image.clone();
-                    image.write(at, &source);
-                    if let Some((place, bytes)) = from {
+                    for (place, bytes) in edit {
                         image.write(place, &bytes);
                     }
                     if !image.same(&specimen.image) {
-                        verdicts.add(self.judge(specimen, image, &mut rng)?);
+                        verdicts.add(self.judge(specimen, &image, &mut rng)?);
                     }
                 }
             }
@@ -146,17 +145,9 @@ impl Bench {
         Ok(verdicts)
     }
 
-    /// What a range may hold instead: zeroes, what it held earlier, or what another place holds (which gets the
-    /// range's content in exchange).
-    #[allow(clippy::type_complexity)] // Pairs of (new content, what goes elsewhere) for one caller.
-    fn sources(
-        &self,
-        specimen: &Specimen,
-        at: u64,
-        len: usize,
-        other: u64,
-        rng: &mut Rng,
-    ) -> Vec<(Vec<u8>, Option<(u64, Vec<u8>)>)> {
+    /// The ways in which the `len` bytes at `at` may be wrong, each as bytes to be put at places: zeroes, what was there
+    /// earlier, and in exchange with another place.
+    fn edits(specimen: &Specimen, at: u64, len: usize, other: u64, rng: &mut Rng) -> [Vec<(u64, Vec<u8>)>; 3] {
         let read = |image: &Image, from: u64| {
             let mut bytes = vec![0; len];
             image.read(from, &mut bytes);
@@ -164,15 +155,12 @@ impl Bench {
         };
         let old = &specimen.older[rng.below(specimen.older.len() as u64) as usize];
         let place = other + (at % BLOCK as u64);
-        vec![
-            (vec![0; len], None),
-            (read(old, at), None),
-            (read(&specimen.image, place), Some((place, read(&specimen.image, at)))),
-        ]
+        let swapped = vec![(at, read(&specimen.image, place)), (place, read(&specimen.image, at))];
+        [vec![(at, vec![0; len])], vec![(at, read(old, at))], swapped]
     }
 
     /// Opens a damaged image and says what became of it.
-    fn judge(&mut self, specimen: &Specimen, image: Image, rng: &mut Rng) -> Result<Verdicts, Failure> {
+    fn judge(&mut self, specimen: &Specimen, image: &Image, rng: &mut Rng) -> Result<Verdicts, Failure> {
         let swarm = &specimen.swarm;
         let mut host = specimen.host.fork(u64::MAX, rng.next_u64());
         host.tolerate(DAMAGED);
@@ -195,7 +183,7 @@ impl Bench {
         let refused = matches!(ending, Ending::Broken(_));
         if (refused || unreadable) && rng.chance(10) {
             let error = if let Ending::Broken(error) = ending { Some(error) } else { None };
-            self.check_sees(&image, error)?;
+            self.check_sees(image, error)?;
         }
         Ok(Verdicts {
             tried: 1,
