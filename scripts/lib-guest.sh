@@ -76,7 +76,7 @@ INIT
   rm -rf "$root"
   : >"$console" || return 1
   timeout "$seconds" qemu-system-x86_64 -machine q35,accel="${GUEST_ACCEL:-tcg}" -cpu max -smp 1 -m 768 -nographic -no-reboot \
-    -kernel "$GUEST_CACHE"/kernel/boot/vmlinuz-* -initrd "$root.cpio.gz" -append "console=ttyS0 panic=-1 quiet" \
+    -kernel "$GUEST_CACHE"/kernel/boot/vmlinuz-* -initrd "$root.cpio.gz" -append "console=ttyS0 panic=-1 ${KARGS:-quiet}" \
     -nic user,model=virtio-net-pci </dev/null >"$console" 2>&1 &
   GUEST_PID=$!; track "$GUEST_PID"
 }

@@ -89,6 +89,30 @@ impl<C: Carrier> LocalNode<C> {
         tokio::time::timeout(LINGER, ended).await.unwrap_or(Ok(()))
     }
 
+    /// What went wrong between hosts and the target, summed over the cores: (what, how often since start).
+    pub async fn troubles(&self) -> Vec<(&'static str, u64)> {
+        let of = |core: &mut Core, _| {
+            let s = core.target().stats();
+            [
+                ("connections refused by a limit", s.refused),
+                ("Connect commands refused", s.connects_refused),
+                ("connections without a Connect in time", s.connect_timeouts),
+                ("controllers ended by their keep alive timer", s.keep_alive_expired),
+                ("connections ended by a fault in a PDU", s.faults.iter().sum()),
+                ("commands failed by their data digest", s.data_digest_errors),
+            ]
+        };
+        let parts = self.cores.each(of).await.unwrap_or_default();
+        let mut sum: Vec<(&'static str, u64)> = Vec::new();
+        for (what, n) in parts.into_iter().flatten() {
+            match sum.iter_mut().find(|(w, _)| *w == what) {
+                Some((_, total)) => *total += n,
+                None => sum.push((what, n)),
+            }
+        }
+        sum
+    }
+
     /// Shows every core the volumes that exist now.
     async fn republish(&self) -> Result<(), NodeError> {
         let table = Arc::new(table(&self.inner.borrow()));
@@ -204,27 +228,24 @@ impl<C: Carrier> Node for LocalNode<C> {
     }
 
     async fn resize_device(&self, id: VolumeId, blocks: Option<u64>) -> Result<DeviceReport, NodeError> {
-        match blocks {
+        if let Some(blocks) = blocks {
             // A null device has no medium to look at: it is made anew in the new size.
-            Some(blocks) => {
-                let (number, device) = {
-                    let inner = self.inner.borrow();
-                    let old = inner.devices.get(id)?;
-                    let DeviceSpec::Null { block_size, .. } = old.spec else {
-                        return Err(NodeError::Unsupported("only null devices can be given a size"));
-                    };
-                    let spec = DeviceSpec::Null { block_size, blocks };
-                    (old.number, inner.devices.open(old.uuid, &spec)?)
+            let (number, device) = {
+                let inner = self.inner.borrow();
+                let old = inner.devices.get(id)?;
+                let DeviceSpec::Null { block_size, .. } = old.spec else {
+                    return Err(NodeError::Unsupported("only null devices can be given a size"));
                 };
-                devices::replace(&self.cores, number, &device.medium).await?;
-                self.inner.borrow_mut().devices.insert(id, OpenDevice { number, ..device });
-            }
-            None => {
-                let mut inner = self.inner.borrow_mut();
-                let device = inner.devices.get_mut(id)?;
-                device.medium.rescan().map_err(|e| devices::open_error(&e))?;
-                device.report = devices::report(&device.medium.caps());
-            }
+                let spec = DeviceSpec::Null { block_size, blocks };
+                (old.number, inner.devices.open(old.uuid, &spec)?)
+            };
+            devices::replace(&self.cores, number, &device.medium).await?;
+            self.inner.borrow_mut().devices.insert(id, OpenDevice { number, ..device });
+        } else {
+            let mut inner = self.inner.borrow_mut();
+            let device = inner.devices.get_mut(id)?;
+            device.medium.rescan().map_err(|e| devices::open_error(&e))?;
+            device.report = devices::report(&device.medium.caps());
         }
         self.republish().await?;
         self.inner.borrow().devices.get(id).map(|d| d.report.clone())
@@ -260,7 +281,7 @@ impl<C: Carrier> Node for LocalNode<C> {
         let name = Name::new(name.as_str()).ok_or(NodeError::Size("the name is too long"))?;
         let number = self.start_store(device, StartConfig { uuid, name, slices, format: true }).await?;
         let segment_bytes = stores::segment_bytes(&medium)?;
-        let store = OpenStore { number, device, slices, segment_bytes, volumes: BTreeMap::new() };
+        let store = OpenStore { number, slices, segment_bytes, volumes: BTreeMap::new() };
         self.inner.borrow_mut().stores.insert(uuid, store);
         Ok(())
     }
@@ -275,7 +296,7 @@ impl<C: Carrier> Node for LocalNode<C> {
         let volumes = stores::settle(&self.cores, number, found.slices, tag).await?;
         let by_id = volumes.iter().map(|v| (v.id, v.clone())).collect();
         let segment_bytes = stores::segment_bytes(&medium)?;
-        let store = OpenStore { number, device, slices: found.slices, segment_bytes, volumes: by_id };
+        let store = OpenStore { number, slices: found.slices, segment_bytes, volumes: by_id };
         self.inner.borrow_mut().stores.insert(uuid, store);
         self.republish().await?;
         Ok(volumes)

@@ -5,7 +5,7 @@ use super::node::LocalNode;
 use super::turn::{Core, Message, Parts};
 use crate::base::{CoreId, VolumeId};
 use crate::cluster::{Control, Journal, JournalError};
-use crate::mem::{Arena, Class, Pool, Span};
+use crate::mem::{Pool, Sizing, Span};
 use crate::net::{NetError, Tcp, TcpConfig};
 use crate::nvmf::{self, Target};
 use crate::reactor::{self, Builder, ControlSender, Poll, Reactors};
@@ -35,11 +35,30 @@ pub struct Options {
     /// Limits of the JSON-RPC server.
     pub rpc: crate::rpc::Limits,
     /// Buffers per core.
-    pub classes: Vec<Class>,
+    pub buffers: Sizing,
     /// Options of kernel TCP.
     pub tcp: TcpConfig,
     /// Limits of the NVMe/TCP target.
     pub nvmf: nvmf::Config,
+}
+
+impl Default for Options {
+    /// One reactor on the first CPU this process may use, everything else as its own default says.
+    fn default() -> Options {
+        let root = rustix::process::geteuid().is_root();
+        let first = core_affinity::get_core_ids().and_then(|ids| ids.first().copied()).map_or(0, |c| c.id);
+        Options {
+            cpus: vec![first],
+            poll: Poll::Adaptive,
+            stall_ns: 10_000_000,
+            state_dir: PathBuf::from(if root { "/var/lib/pollux" } else { "pollux-state" }),
+            rpc_socket: PathBuf::from("/var/tmp/pollux.sock"),
+            rpc: crate::rpc::Limits::default(),
+            buffers: Sizing::default(),
+            tcp: TcpConfig::default(),
+            nvmf: nvmf::Config::default(),
+        }
+    }
 }
 
 /// Why a node could not be started.
@@ -75,8 +94,8 @@ pub enum ServeError {
 
 /// How long reactors may take to finish what is under way.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// How often the control thread looks for stalls that reactors noted.
-const STALLS_EVERY: Duration = Duration::from_secs(1);
+/// How often the control thread looks for stalls and troubles that reactors noted.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
 
 struct Mailboxes(ControlSender<Message>);
 
@@ -129,9 +148,18 @@ async fn control(
     context.start().await;
     ready();
     let watch = async {
+        let mut known = Vec::new();
         loop {
-            tokio::time::sleep(STALLS_EVERY).await;
+            tokio::time::sleep(WATCH_EVERY).await;
             reactors.borrow_mut().stalls().for_each(drop);
+            let troubles = context.control.node().troubles().await;
+            for (what, n) in &troubles {
+                let before = known.iter().find(|(w, _)| w == what).map_or(0, |(_, n)| *n);
+                if *n != before {
+                    tracing::warn!("{what}: {} more, {n} since start", n - before);
+                }
+            }
+            known = troubles;
         }
     };
     let stop = stop_signal(stopping.clone());
@@ -160,13 +188,13 @@ async fn stop_signal(asked: Rc<Notify>) {
 /// Every core's memory is mapped here, so that each device can be told of all of it; the rest of a core is made on its
 /// own thread.
 fn builders(options: &Options) -> Result<Vec<Builder<Core, NetError>>, ServeError> {
-    let bytes = options.classes.iter().map(|c| c.size * c.count).sum();
     let mut pools = Vec::new();
     let mut spans = Vec::new();
-    for index in 0..options.cpus.len() {
-        let arena = Arena::new(bytes).map_err(|source| ServeError::Memory { bytes, source })?;
-        let pool = Pool::new(CoreId(index as u16), &arena, &options.classes).expect("the arena was made for these");
-        spans.push(arena.span());
+    for (index, cpu) in options.cpus.iter().enumerate() {
+        let bytes = options.buffers.bytes_per_core();
+        let memory = |source| ServeError::Memory { bytes, source };
+        let (pool, span) = options.buffers.provide(CoreId(index as u16), *cpu).map_err(memory)?;
+        spans.push(span);
         pools.push(pool);
     }
     let spans: Arc<[Span]> = spans.into();

@@ -21,8 +21,6 @@ use uuid::Uuid;
 pub struct OpenStore {
     /// Its place in the cores' tables.
     pub number: StoreId,
-    /// The raw device below.
-    pub device: VolumeId,
     /// How many slices it was cut into.
     pub slices: u16,
     /// Bytes of a segment.
@@ -115,7 +113,9 @@ pub fn wipe(medium: &Medium, slices: u16) -> Result<(), NodeError> {
             buf.fill(0);
             let len = buf.len() as u64;
             let back = run(Op { kind: OpKind::Write, offset, len, buf: Some(buf), at: 0, token: 0 })?;
-            back.into_iter().for_each(|b| pool.put(b));
+            if let Some(buf) = back {
+                pool.put(buf);
+            }
             run(Op { kind: OpKind::Flush, offset: 0, len: 0, buf: None, at: 0, token: 0 })?;
         }
         Ok(())

@@ -8,7 +8,7 @@
 //!    |   \
 //!    |    verify   stamps what is written, judges what is read, keeps a log across runs
 //!    |
-//!   target   nvme (initiator) | device
+//!   target   nvme (initiator) | device | store
 //! ```
 //! One worker is one thread with its own target and its own part of the range; nothing is shared but counters.
 
@@ -22,6 +22,7 @@ pub mod plot;
 pub mod progress;
 pub mod report;
 pub mod run;
+pub mod store;
 pub mod target;
 pub mod units;
 pub mod verify;

@@ -143,6 +143,14 @@ impl<N: Net> Target for Nvme<N> {
         self.initiator.kick(now, &mut self.net, &mut self.pool);
     }
 
+    fn figures(&self) -> Option<serde_json::Value> {
+        let s = self.net.stats();
+        Some(serde_json::json!({
+            "receives": s.receives, "sends": s.sends, "waits": s.waits, "sends_blocked": s.blocked,
+            "bytes_in": s.bytes_in, "bytes_out": s.bytes_out,
+        }))
+    }
+
     #[inline]
     fn poll(&mut self, now: Time, done: &mut Vec<Completed>) -> Result<(), Dead> {
         self.initiator.poll(now, &mut self.net, &mut self.pool);

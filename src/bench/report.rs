@@ -108,8 +108,14 @@ pub struct Report {
     /// With `--verify`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verification>,
+    /// Figures of the target's own: of a store, of a net; a list when there are several workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub figures: Option<serde_json::Value>,
     /// What was run.
     pub setting: Setting,
+    /// The same for people.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 fn percentiles(r: &Recorder) -> Percentiles {
@@ -168,7 +174,13 @@ impl Report {
             error_kinds: results.error_kinds.clone(),
             stopped: results.stopped.as_ref().map(ToString::to_string),
             verify,
+            figures: match results.figures.as_slice() {
+                [] => None,
+                [one] => Some(one.clone()),
+                several => Some(several.into()),
+            },
             setting,
+            notes: results.notes.clone(),
         }
     }
 
@@ -240,6 +252,9 @@ impl Report {
                 show_count(v.unknown),
                 show_count(self.verify_errors)
             );
+        }
+        for note in &self.notes {
+            let _ = writeln!(out, "{note}");
         }
         if self.errors > 0 {
             let kinds: Vec<String> = self.error_kinds.iter().map(|(k, n)| format!("{n} x {k}")).collect();

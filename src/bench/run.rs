@@ -8,6 +8,8 @@ use super::nvme::Nvme;
 use super::plot;
 use super::progress::{EVERY, Progress};
 use super::report::{Report, Setting};
+use super::store::fill::{self, FillOptions};
+use super::store::{Store, StoreOptions, VolumeSize, mapping};
 use super::target::{About, Target};
 use super::units::ByteRange;
 use super::verify::judge::Judge;
@@ -20,6 +22,7 @@ use crate::base::CoreId;
 use crate::initiator::Config;
 use crate::initiator::url::Url;
 use crate::net::{Tcp, TcpConfig};
+use crate::store::Limits;
 use crate::wire::nvme_tcp::Digests;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -34,6 +37,41 @@ pub enum Source {
     Url(Url),
     /// A device.
     Device(crate::device::Spec),
+    /// A slice of the log store on a device.
+    Store(crate::device::Spec, StoreRun),
+}
+
+/// What a run on a store does beside, or instead of, the plain workload.
+#[derive(Clone, Debug)]
+pub struct StoreRun {
+    /// Make a new, empty store even where there is one.
+    pub format: bool,
+    /// Size of the volume.
+    pub volume: VolumeSize,
+    /// Bytes per logical block of a new volume.
+    pub lba_bytes: u32,
+    /// Measure write amplification at these fills, percent, instead of the plain workload.
+    pub fill: Vec<u8>,
+    /// Overwrites of the volume at each fill.
+    pub overwrites: u32,
+    /// Map so many blocks in random order and measure memory and restart, instead of the plain workload.
+    pub blocks: Option<u64>,
+    /// Limits of the slice.
+    pub limits: Limits,
+}
+
+impl Default for StoreRun {
+    fn default() -> StoreRun {
+        StoreRun {
+            format: false,
+            volume: VolumeSize::Default,
+            lba_bytes: 4096,
+            fill: Vec::new(),
+            overwrites: 3,
+            blocks: None,
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// What to verify, and how.
@@ -151,6 +189,7 @@ pub fn run(options: &Options) -> Result<(Report, Ending), RunError> {
             let options_ = options.clone();
             drive(options, move |index| open_device(&options_, &medium, index), clock)
         }
+        Source::Store(spec, store) => run_store(options, spec, store, clock),
     }
 }
 
@@ -197,6 +236,87 @@ fn open_device(options: &Options, medium: &crate::device::Medium, index: usize) 
     let depth = queues * u32::from(options.depth);
     Device::open(medium, CoreId(index as u16), depth, options.block_bytes)
         .map_err(|e| RunError::Target(medium.spec().to_string(), e.to_string()))
+}
+
+/// A run on a store: the plain workload, or one of the special measurements.
+fn run_store(
+    options: &Options,
+    spec: &crate::device::Spec,
+    store: &StoreRun,
+    clock: Clock,
+) -> Result<(Report, Ending), RunError> {
+    if workers(options) > 1 {
+        return Err(RunError::Options("a store is driven by one worker: it has one log, and a log one owner".into()));
+    }
+    let medium = crate::device::Medium::open(spec).map_err(|e| RunError::Target(spec.to_string(), e.to_string()))?;
+    let open = StoreOptions {
+        format: store.format,
+        volume: store.volume,
+        lba_bytes: store.lba_bytes,
+        depth: u32::from(options.conns) * u32::from(options.depth),
+        io_bytes: options.block_bytes,
+        limits: store.limits.clone(),
+    };
+    if store.fill.is_empty() && store.blocks.is_none() {
+        let name = spec.to_string();
+        let refused = move |e: super::store::OpenStoreError| RunError::Target(name.clone(), e.to_string());
+        return drive(options, move |_| Store::open(&medium, &open, &clock).map_err(&refused), clock);
+    }
+    let refused = |e: super::store::OpenStoreError| RunError::Target(spec.to_string(), e.to_string());
+    let seed = options.seed.unwrap_or_else(fresh_number);
+    let (shared, name) = (Shared::new(1), format!("store on {spec}"));
+    let (alive, over) = tokio::sync::mpsc::channel(1);
+    let (skew, store, core) = (options.skew, store.clone(), options.cores.first().copied());
+    let body = {
+        let shared = Arc::clone(&shared);
+        move || {
+            let _alive: tokio::sync::mpsc::Sender<()> = alive;
+            if let Some(id) = core {
+                core_affinity::set_for_current(core_affinity::CoreId { id });
+            }
+            special(&medium, &open, &store, skew, seed, clock, &shared)
+        }
+    };
+    let thread = std::thread::Builder::new().name("bench-0".into()).spawn(body);
+    let thread = thread.map_err(|e| RunError::System("thread", e))?;
+    watch(&shared, over, options.progress)?;
+    let measured = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    conclude(options, &measured.map_err(refused)?, name, 1, seed)
+}
+
+/// Write amplification or memory and restart; the figures are in the results.
+fn special(
+    medium: &crate::device::Medium,
+    open: &StoreOptions,
+    store: &StoreRun,
+    skew: Skew,
+    seed: u64,
+    clock: Clock,
+    shared: &Arc<Shared>,
+) -> Result<Results, super::store::OpenStoreError> {
+    let (figures, notes, mut results) = if let Some(blocks) = store.blocks {
+        let (figures, results) = mapping::measure(medium, open, blocks, seed, &clock, shared)?;
+        let notes = figures.iter().map(|f| {
+            format!(
+                "{} blocks mapped in random order: {:.2} bytes of memory each (index {:.2}); restart {:.0} ms after a crash, {:.0} ms after a clean stop",
+                f.blocks, f.rss_per_block, f.index_per_block, f.crash_restart_ms, f.clean_restart_ms
+            )
+        });
+        (serde_json::json!({ "mapping": figures }), notes.collect(), results)
+    } else {
+        let fill = FillOptions { percents: store.fill.clone(), overwrites: store.overwrites, skew, seed };
+        let (figures, results) = fill::measure(medium, open, &fill, &clock, shared)?;
+        let notes = figures.iter().map(|f| {
+            format!(
+                "fill {:>2} % ({:.1} % live): write amplification {:.2}, greedy on uniform {:.2}; {:.0} IOPS, p99.9 {:.0} us",
+                f.percent, f.live_percent, f.write_amplification, f.greedy, f.iops, f.p99_9_us
+            )
+        });
+        let notes: Vec<String> = notes.collect();
+        (serde_json::json!({ "fill": figures }), notes, results)
+    };
+    (results.figures, results.notes) = (vec![figures], notes);
+    Ok(results)
 }
 
 /// The blocks a run uses.
@@ -312,22 +432,21 @@ where
 {
     let (count, seed) = (workers(options), options.seed.unwrap_or_else(fresh_number));
     let (shared, open) = (Shared::new(count), Arc::new(open));
-    let finished = Arc::new(tokio::sync::Notify::new());
+    let (alive, over) = tokio::sync::mpsc::channel(1);
     let mut threads = Vec::with_capacity(count);
     let mut desks = Vec::with_capacity(count);
     for index in 0..count {
         let (found, abouts) = mpsc::channel();
         let (orders, inbox) = mpsc::channel::<Orders>();
-        let (open, shared, finished) = (Arc::clone(&open), Arc::clone(&shared), Arc::clone(&finished));
+        let (open, shared, alive) = (Arc::clone(&open), Arc::clone(&shared), alive.clone());
         let core = options.cores.get(index).copied();
         let body = move || {
             if let Some(id) = core {
                 // Not being pinned costs accuracy only; the kernel may forbid it.
                 core_affinity::set_for_current(core_affinity::CoreId { id });
             }
-            let results = work(&*open, index, &found, &inbox, clock, shared);
-            finished.notify_one();
-            results
+            let _alive = alive;
+            work(&*open, index, &found, &inbox, clock, shared)
         };
         let thread = std::thread::Builder::new().name(format!("bench-{index}")).spawn(body);
         threads.push(thread.map_err(|e| RunError::System("thread", e))?);
@@ -343,7 +462,8 @@ where
     for ((_, orders), plan) in desks.iter().zip(plans) {
         orders.send((plan, verifiers.next())).map_err(|_| gone())?;
     }
-    watch(&shared, &finished, &threads, options.progress)?;
+    drop(alive);
+    watch(&shared, over, options.progress)?;
     let mut results = Results::default();
     for thread in threads {
         results.merge(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
@@ -387,22 +507,20 @@ fn work<T: Target>(
     Worker::new(target, plan, verifier, clock, shared, index).run()
 }
 
+/// Held by every worker thread; when the last one is gone, all workers are over.
+type Alive = tokio::sync::mpsc::Receiver<()>;
+
 /// Waits for the workers, shows where they are, and passes an interrupt on.
-fn watch<R>(
-    shared: &Shared,
-    finished: &tokio::sync::Notify,
-    threads: &[std::thread::JoinHandle<R>],
-    show: bool,
-) -> Result<(), RunError> {
+fn watch(shared: &Shared, mut over: Alive, show: bool) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| RunError::System("runtime", e))?;
     let mut progress = Progress::new(show);
     // Without a bar there is nothing to wake up for but the end.
     let every = if progress.is_shown() { EVERY } else { Duration::from_hours(1) };
     runtime.block_on(async {
-        while !threads.iter().all(std::thread::JoinHandle::is_finished) {
+        loop {
             tokio::select! {
-                () = finished.notified() => tokio::time::sleep(Duration::from_millis(1)).await,
+                _ = over.recv() => break,
                 () = tokio::time::sleep(every) => {}
                 Ok(()) = tokio::signal::ctrl_c() => {
                     if shared.stop.swap(true, Ordering::Relaxed) {
@@ -451,4 +569,4 @@ fn conclude(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

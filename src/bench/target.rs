@@ -108,6 +108,38 @@ pub trait Target {
     /// # Errors
     /// [`Dead`] once nothing can be submitted any more.
     fn poll(&mut self, now: Time, done: &mut Vec<Completed>) -> Result<(), Dead>;
+    /// Figures of its own for the report, at the end of a run.
+    fn figures(&self) -> Option<serde_json::Value> {
+        None
+    }
+    /// The same for people, a line each.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl<T: Target> Target for &mut T {
+    fn about(&self) -> &About {
+        (**self).about()
+    }
+    fn pool(&mut self) -> &mut Pool {
+        (**self).pool()
+    }
+    fn submit(&mut self, request: Request, payload: Option<Buf>) -> Result<(), Option<Buf>> {
+        (**self).submit(request, payload)
+    }
+    fn kick(&mut self, now: Time) {
+        (**self).kick(now);
+    }
+    fn poll(&mut self, now: Time, done: &mut Vec<Completed>) -> Result<(), Dead> {
+        (**self).poll(now, done)
+    }
+    fn figures(&self) -> Option<serde_json::Value> {
+        (**self).figures()
+    }
+    fn notes(&self) -> Vec<String> {
+        (**self).notes()
+    }
 }
 
 /// A 64-bit name for a byte string, equal in every run and on every machine (FNV-1a with a final mix); used for

@@ -177,6 +177,10 @@ pub struct Results {
     pub turns_ns: u64,
     /// Why it ended early; the first worker's reason.
     pub stopped: Option<Stopped>,
+    /// [`Target::figures`] of each worker's target.
+    pub figures: Vec<serde_json::Value>,
+    /// [`Target::notes`] of each worker's target.
+    pub notes: Vec<String>,
 }
 
 impl Results {
@@ -195,6 +199,8 @@ impl Results {
         self.busy_ns += other.busy_ns;
         self.turns_ns += other.turns_ns;
         self.stopped = self.stopped.take().or(other.stopped);
+        self.figures.extend(other.figures);
+        self.notes.extend(other.notes);
     }
 }
 
@@ -290,6 +296,8 @@ impl<T: Target> Worker<T> {
             }
             self.results.findings = verifier.findings;
         }
+        self.results.figures.extend(self.target.figures());
+        self.results.notes = self.target.notes();
         self.publish(Stage::Over, 1, 1);
         self.results
     }

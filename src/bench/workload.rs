@@ -13,6 +13,8 @@ pub enum Pattern {
     Sequential,
     /// Drawn by the [`Skew`].
     Random,
+    /// Every unit once, in a random order; then again from the start.
+    Shuffled,
 }
 
 /// How random accesses are spread over the range.
@@ -55,6 +57,7 @@ pub struct Workload {
     units: u64,
     rng: Rng,
     scatter: Scatter,
+    shuffle: Shuffle,
     zipf: Option<Zipf>,
     read_at: u64,
     write_at: u64,
@@ -79,8 +82,8 @@ impl Workload {
             Skew::Zipf(theta) => Some(Zipf::new(units, theta)),
             _ => None,
         };
-        let (rng, scatter) = (Rng::new(seed), Scatter::new(units));
-        Workload { spec, units, rng, scatter, zipf, read_at: 0, write_at: 0, writes_since_flush: 0 }
+        let (rng, scatter, shuffle) = (Rng::new(seed), Scatter::new(units), Shuffle::new(units, seed));
+        Workload { spec, units, rng, scatter, shuffle, zipf, read_at: 0, write_at: 0, writes_since_flush: 0 }
     }
 
     /// The next access, or `None` when every candidate write is refused by `free` (asked for writes only): a write to
@@ -97,7 +100,7 @@ impl Workload {
             _ => Kind::Write,
         };
         let unit = match self.spec.pattern {
-            Pattern::Sequential => self.sequential(kind, &mut free)?,
+            Pattern::Sequential | Pattern::Shuffled => self.in_order(kind, &mut free)?,
             Pattern::Random if kind == Kind::Read => self.draw(),
             Pattern::Random => (0..DRAWS).map(|_| self.draw()).find(|unit| free(*unit))?,
         };
@@ -107,13 +110,13 @@ impl Workload {
         Some(Access { kind, unit })
     }
 
-    fn sequential(&mut self, kind: Kind, free: &mut impl FnMut(u64) -> bool) -> Option<u64> {
+    fn in_order(&mut self, kind: Kind, free: &mut impl FnMut(u64) -> bool) -> Option<u64> {
         let at = if kind == Kind::Read { &mut self.read_at } else { &mut self.write_at };
-        let unit = *at;
+        let unit = if self.spec.pattern == Pattern::Shuffled { self.shuffle.place(*at) } else { *at };
         if kind == Kind::Write && !free(unit) {
             return None;
         }
-        *at = if unit + 1 == self.units { 0 } else { unit + 1 };
+        *at = if *at + 1 == self.units { 0 } else { *at + 1 };
         Some(unit)
     }
 
@@ -165,6 +168,43 @@ impl Scatter {
 
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// A seeded random-looking permutation of `0..n`, without a table: a Feistel network over the next even number of bits,
+/// walked until it lands inside.
+#[derive(Clone, Copy, Debug)]
+pub struct Shuffle {
+    n: u64,
+    half_bits: u32,
+    keys: [u64; 4],
+}
+
+impl Shuffle {
+    /// A permutation of `0..n`, `n` at least 1.
+    pub fn new(n: u64, seed: u64) -> Shuffle {
+        let bits = u64::BITS - n.saturating_sub(1).leading_zeros();
+        let mut rng = Rng::new(seed ^ 0x7368_7566);
+        let keys = std::array::from_fn(|_| rng.next_u64());
+        Shuffle { n, half_bits: bits.div_ceil(2).max(1), keys }
+    }
+    /// Where `rank` (below n) lies.
+    pub fn place(&self, rank: u64) -> u64 {
+        debug_assert!(rank < self.n);
+        let mask = (1u64 << self.half_bits) - 1;
+        let mut x = rank;
+        // At most a quarter of the domain lies inside in the worst case, so a few rounds on average.
+        loop {
+            let (mut left, mut right) = (x >> self.half_bits, x & mask);
+            for key in self.keys {
+                let mixed = (right ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                (left, right) = (right, left ^ (mixed >> 29) & mask);
+            }
+            x = left << self.half_bits | right;
+            if x < self.n {
+                return x;
+            }
+        }
+    }
 }
 
 /// Zipf-distributed ranks by rejection-inversion (Hörmann and Derflinger 1996): no table, constant time.

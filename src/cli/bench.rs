@@ -2,11 +2,13 @@
 
 use crate::bench::echo;
 use crate::bench::report::{Report, Setting};
-use crate::bench::run::{self, Ending, Options, Source, Verify};
+use crate::bench::run::{self, Ending, Options, Source, StoreRun, Verify};
+use crate::bench::store::VolumeSize;
 use crate::bench::units::{ByteRange, parse_count, parse_duration, parse_range, parse_size};
 use crate::bench::worker::Results;
 use crate::bench::workload::{Pattern, Skew};
 use crate::initiator::url::Url;
+use crate::store::Limits;
 use crate::wire::nvme_tcp::Digests;
 use clap::{ArgGroup, ValueEnum};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -45,6 +47,9 @@ Examples:
   pollux bench --url nvme+tcp://127.0.0.1:4420/nqn.2024-01.io.pollux:vol1 --rw randread --qd 32 --time 10
   pollux bench --url ... --rw randrw --rwmix 70 --bs 8k --qd 16 --conns 4 --verify --verify-log /tmp/v --json
   pollux bench --device ram:1g --rw randwrite --qd 32 --count 1m
+  pollux bench --store file:/data/disk,size=8g --rw randwrite --qd 32 --verify
+  pollux bench --store ram:1g --fill 70,80,90 --skew 80/20 --overwrites 5
+  pollux bench --store file:/data/disk,size=48g --volume 40g --blocks 10m
   pollux bench --echo-server 127.0.0.1:9000 --cores 0 &  pollux bench --echo 127.0.0.1:9000 --cores 1 --qd 32";
 
 /// `--rw`
@@ -94,7 +99,7 @@ impl Rw {
 /// Offer load to a volume, a device or a store, and measure or verify it.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-#[command(group = ArgGroup::new("what").required(true).args(["url", "device", "echo", "echo_server"]))]
+#[command(group = ArgGroup::new("what").required(true).args(["url", "device", "store", "echo", "echo_server"]))]
 pub struct Args {
     /// A namespace behind NVMe/TCP: nvme+tcp://HOST:PORT/NQN[?nsid=N]
     #[arg(long, value_name = "URL")]
@@ -102,6 +107,9 @@ pub struct Args {
     /// A device by its spec: ram:SIZE, uring:PATH, ...
     #[arg(long, value_name = "SPEC")]
     pub device: Option<crate::device::Spec>,
+    /// A log store on a device by its spec, opened, or formatted where there is none
+    #[arg(long, value_name = "SPEC")]
+    pub store: Option<crate::device::Spec>,
     /// Measure the raw limit of TCP against an --echo-server
     #[arg(long, value_name = "HOST:PORT")]
     pub echo: Option<String>,
@@ -164,6 +172,30 @@ pub struct Args {
     /// Do not read everything back at the end of a verify run
     #[arg(long)]
     pub no_read_back: bool,
+
+    /// --store: make a new, empty store even where there is one
+    #[arg(long)]
+    pub format: bool,
+    /// --store: bytes of the volume [default: the one that is there, or 3/4 of the store]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub volume: Option<u64>,
+    /// --store: bytes per logical block of a new volume
+    #[arg(long, value_name = "512|4096", default_value = "4096", value_parser = parse_lba)]
+    pub lba: u32,
+    /// --store: on a fresh store for each PERCENT, fill that part of it, overwrite it, and report the write amplification
+    /// of cleaning (takes --overwrites, --skew, --qd)
+    #[arg(long, value_name = "PERCENT,..", value_delimiter = ',', conflicts_with = "blocks",
+          value_parser = clap::value_parser!(u8).range(1..=95))]
+    pub fill: Vec<u8>,
+    /// --store --fill: overwrite the volume so often; the last time counts
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub overwrites: u32,
+    /// --store: on a fresh store, map N blocks in random order and report memory per block and restart time
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub blocks: Option<u64>,
+    /// --store: bytes of a segment of a new store
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub segment: Option<u64>,
 
     /// Ask for NVMe/TCP header digests
     #[arg(long)]
@@ -231,6 +263,14 @@ fn parse_skew(text: &str) -> Result<Skew, String> {
     }
 }
 
+fn parse_lba(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" | "4k" => Ok(4096),
+        _ => Err(format!("`{text}` is not 512 or 4096")),
+    }
+}
+
 fn parse_nqn(text: &str) -> Result<String, String> {
     let valid = crate::wire::fabrics::nqn_valid(text);
     if valid { Ok(text.to_owned()) } else { Err(format!("`{text}` is not an NQN")) }
@@ -253,10 +293,31 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 fn options(args: Args) -> Result<Options, String> {
-    let source = match (args.url, args.device) {
-        (Some(url), _) => Source::Url(url),
-        (None, Some(spec)) => Source::Device(spec),
-        (None, None) => return Err("nothing to drive".into()),
+    // Clap's `requires` does not look at what a group excludes.
+    let for_store = [
+        ("--format", args.format),
+        ("--volume", args.volume.is_some()),
+        ("--fill", !args.fill.is_empty()),
+        ("--blocks", args.blocks.is_some()),
+        ("--segment", args.segment.is_some()),
+    ];
+    if let (None, Some((name, _))) = (&args.store, for_store.iter().find(|(_, given)| *given)) {
+        return Err(format!("{name} is for --store"));
+    }
+    let mut limits = Limits::default();
+    if let Some(bytes) = args.segment {
+        limits.segment_bytes = u32::try_from(bytes).map_err(|_| format!("--segment {bytes} is too large"))?;
+    }
+    let source = match (args.url, args.device, args.store) {
+        (Some(url), _, _) => Source::Url(url),
+        (None, Some(spec), _) => Source::Device(spec),
+        (None, None, Some(spec)) => {
+            let volume = args.volume.map_or(VolumeSize::Default, VolumeSize::Bytes);
+            let (fill, overwrites, blocks) = (args.fill, args.overwrites, args.blocks);
+            let store = StoreRun { format: args.format, volume, lba_bytes: args.lba, fill, overwrites, blocks, limits };
+            Source::Store(spec, store)
+        }
+        (None, None, None) => return Err("nothing to drive".into()),
     };
     let verify = args.verify || args.verify_log.is_some();
     let time = match (args.time, args.count) {
@@ -436,8 +497,11 @@ mod tests {
             ("--device ram:1g --rate 0", "more than 0"),
             ("--device ram:1g --rwmix 101", "101"),
             ("--device ram:1g --hostnqn foo", "not an NQN"),
+            ("--device ram:1g --fill 70", "--store"),
+            ("--store ram:1g --fill 70 --blocks 5", "cannot be used with"),
+            ("--store ram:1g --lba 520", "not 512 or 4096"),
         ] {
-            let error = parse(line).map(|_| ()).unwrap_err();
+            let Err(error) = parse(line) else { panic!("`{line}` was accepted") };
             assert!(error.contains(part), "{line}: {error}");
         }
     }

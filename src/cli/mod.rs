@@ -1,10 +1,15 @@
-//! The command line: `pollux serve | rpc | bench | fsck`.
+//! The command line: `pollux serve | rpc | bench | fsck`. Each subcommand is a file; errors end on stderr in one line
+//! that starts with `pollux`, and with a status other than 0.
 
 pub mod bench;
+mod fsck;
+mod rpc;
+mod serve;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// Shared block storage from polled NVMe drives.
 #[derive(Parser)]
 #[command(name = "pollux", version, about)]
 struct Cli {
@@ -14,71 +19,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a node in the foreground until SIGTERM or SIGINT
+    Serve(serve::Args),
+    /// Call one JSON-RPC method of a running node and print its result
+    Rpc(rpc::Args),
     /// Offer load to a volume, a device or a store, and measure or verify it
     Bench(Box<bench::Args>),
-    Serve {
-        #[arg(long, default_value = "0")]
-        cores: String,
-        #[arg(long, default_value = "/var/tmp/pollux.sock")]
-        rpc_socket: std::path::PathBuf,
-        #[arg(long, default_value = "pollux-state")]
-        state_dir: std::path::PathBuf,
-    },
-    Rpc {
-        method: String,
-        params: Option<String>,
-        #[arg(long, default_value = "/var/tmp/pollux.sock")]
-        rpc_socket: std::path::PathBuf,
-    },
+    /// Check a store that is not in use for damage; changes nothing
+    Fsck(fsck::Args),
 }
 
 /// Entry point of the binary.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Rpc(args) => rpc::run(&args),
         Command::Bench(args) => bench::run(*args),
-        Command::Serve { cores, rpc_socket, state_dir } => {
-            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-            let options = crate::app::Options {
-                cpus: crate::reactor::parse_cpus(&cores).unwrap(),
-                poll: crate::reactor::Poll::Adaptive,
-                stall_ns: 10_000_000,
-                state_dir,
-                rpc_socket,
-                rpc: Default::default(),
-                classes: vec![
-                    crate::mem::Class { size: 4096, count: 4096 },
-                    crate::mem::Class { size: 32768, count: 512 },
-                    crate::mem::Class { size: 131072, count: 512 },
-                    crate::mem::Class { size: 1 << 20, count: 128 },
-                ],
-                tcp: Default::default(),
-                nvmf: Default::default(),
-            };
-            let logging = crate::rpc::Logging::new(crate::rpc::Settings::default(), |_| {});
-            match crate::app::serve(&options, logging, || eprintln!("ready")) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(e) => {
-                    eprintln!("{e}");
-                    ExitCode::from(1)
-                }
-            }
-        }
-        Command::Rpc { method, params, rpc_socket } => {
-            use std::io::{Read, Write};
-            let mut s = std::os::unix::net::UnixStream::connect(rpc_socket).unwrap();
-            let p = params.unwrap_or("{}".into());
-            write!(s, "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"{method}\",\"params\":{p}}}").unwrap();
-            let mut out = vec![];
-            let mut b = [0u8; 65536];
-            loop {
-                let n = s.read(&mut b).unwrap();
-                out.extend_from_slice(&b[..n]);
-                if n == 0 || b[n - 1] == b'\n' {
-                    break;
-                }
-            }
-            print!("{}", String::from_utf8_lossy(&out));
-            if out.windows(8).any(|w| w == b"\"error\":") { ExitCode::from(1) } else { ExitCode::SUCCESS }
-        }
+        Command::Fsck(args) => fsck::run(&args),
     }
 }
+
+/// Where a node listens for JSON-RPC unless told otherwise.
+pub const RPC_SOCKET: &str = "/var/tmp/pollux.sock";

@@ -142,6 +142,13 @@ impl Pool {
         shelf.free.push(buf.ptr);
     }
 
+    /// Takes back as many buffers as there are: an optional one, or several.
+    pub fn put_all(&mut self, bufs: impl IntoIterator<Item = Buf>) {
+        for buf in bufs {
+            self.put(buf);
+        }
+    }
+
     /// The core this pool belongs to.
     pub fn core(&self) -> CoreId {
         self.core

@@ -240,7 +240,7 @@ impl<Q: Queue> Local<Q> {
             Home::Raw(device) => match self.devices.get_mut(usize::from(device.0)).and_then(Option::as_mut) {
                 Some(d) => self.raw.write(part, payload, &mut d.queue, pool),
                 None => {
-                    payload.into_buf().into_iter().for_each(|b| pool.put(b));
+                    pool.put_all(payload.into_buf());
                     gone(part.tag)
                 }
             },
@@ -304,7 +304,7 @@ impl<Q: Queue> Local<Q> {
             Outcome::Done(e) => Outcome::Done(self.compared(slot, e, pool)),
             Outcome::Pending => Outcome::Pending,
             Outcome::Later(buf) => {
-                buf.into_iter().for_each(|b| pool.put(b));
+                pool.put_all(buf);
                 Outcome::Later(Some(self.compares.remove(slot).expect))
             }
         }
@@ -392,6 +392,19 @@ impl<Q: Queue> Local<Q> {
     }
 }
 
+impl<Q: Queue> Local<Q> {
+    fn flush(&mut self, part: &Part) -> Outcome {
+        let Home::Raw(device) = part.home else {
+            // A log acknowledges nothing that is not durable.
+            return Outcome::Done(Ended { tag: part.tag, status: Status::Ok, buf: None });
+        };
+        match self.devices.get_mut(usize::from(device.0)) {
+            Some(Some(d)) => self.raw.flush(part, &mut d.queue),
+            _ => gone(part.tag),
+        }
+    }
+}
+
 impl<Q: Queue> Shards for Local<Q> {
     fn submit(&mut self, part: &Part, payload: Payload<'_>, pool: &mut Pool) -> Outcome {
         match part.kind {
@@ -412,14 +425,7 @@ impl<Q: Queue> Shards for Local<Q> {
             }
             Kind::Compare => self.compare(part, payload, pool),
             Kind::Write => self.write(part, payload, pool),
-            Kind::Flush => match part.home {
-                Home::Raw(device) => match self.devices.get_mut(usize::from(device.0)).and_then(Option::as_mut) {
-                    Some(d) => self.raw.flush(part, &mut d.queue),
-                    None => gone(part.tag),
-                },
-                // A log acknowledges nothing that is not durable.
-                Home::Log { .. } => Outcome::Done(Ended { tag: part.tag, status: Status::Ok, buf: None }),
-            },
+            Kind::Flush => self.flush(part),
             Kind::WriteZeroes | Kind::Deallocate => self.zero(part, pool),
         }
     }

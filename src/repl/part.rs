@@ -31,7 +31,7 @@ pub enum Kind {
 /// The bytes of a Write or Compare.
 #[derive(Debug)]
 pub enum Payload<'a> {
-    /// None (Read, Flush, WriteZeroes, Deallocate).
+    /// Nothing: all kinds but Write and Compare.
     None,
     /// Bytes that are valid only during the call; taken (copied once, checksummed on the way) before it returns.
     Borrowed(&'a [u8]),

@@ -103,7 +103,7 @@ impl Raw {
         let job = self.jobs[token];
         let mut buf = done.buf;
         if job.kind != Kind::Read {
-            buf.take().into_iter().for_each(|b| pool.put(b));
+            pool.put_all(buf.take());
         }
         if job.flush_after && done.result.is_ok() && done.kind != OpKind::Flush {
             let op = Op { kind: OpKind::Flush, offset: 0, len: 0, buf: None, at: 0, token: done.token };

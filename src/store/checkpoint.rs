@@ -71,6 +71,10 @@ pub(super) struct Checkpoint {
     last_page: Entry,
     /// Blocks of log when the last one started.
     log_blocks: u64,
+    /// Blocks of log that were replayed when the slice was opened.
+    pub replayed_blocks: u64,
+    /// Pages of the durable checkpoint stand in the way of cleaning: another one would free their segments.
+    pub stale_pages: bool,
     forget: u64,
     /// Start one soon: space or volume slots wait for it.
     pub hasten: bool,
@@ -91,15 +95,13 @@ impl Checkpoint {
             durable_manifest: Vec::new(),
             last_page: Entry::NONE,
             log_blocks: 0,
+            replayed_blocks: 0,
+            stale_pages: false,
             forget: 0,
             hasten: false,
             asked: Vec::new(),
             waiting: Vec::new(),
         }
-    }
-    /// True while pages are written.
-    pub fn is_running(&self) -> bool {
-        self.stage != Stage::Idle
     }
     /// True when the meta stream's open batch must go out although it is not full.
     pub fn wants_seal(&self) -> bool {
@@ -144,15 +146,17 @@ impl Slice {
         }
     }
 
+    /// Blocks of log written since the slice was opened, and those replayed then; checkpoint pages do not count.
     fn log_blocks(&self) -> u64 {
         let [hot, cold, _] = self.log.written_blocks;
-        hot + cold + self.log.written_batches - self.log.meta_batches
+        hot + cold + self.log.written_batches - self.log.meta_batches + self.checkpoint.replayed_blocks
     }
 
     fn checkpoint_due(&self) -> bool {
         let c = &self.checkpoint;
         let log = self.log_blocks() - c.log_blocks;
-        if !c.asked.is_empty() || (c.hasten && log > 0) {
+        let useful = log > 0 || c.stale_pages || self.index.dirty_leaves() > 0 || self.segments.waiting() > 0;
+        if !c.asked.is_empty() || (c.hasten && useful) {
             return true;
         }
         let bytes = match self.cfg.limits.checkpoint_bytes {
@@ -169,7 +173,7 @@ impl Slice {
         }
         let log_blocks = self.log_blocks();
         let c = &mut self.checkpoint;
-        c.hasten = false;
+        (c.hasten, c.stale_pages) = (false, false);
         c.waiting.append(&mut c.asked);
         c.number += 1;
         c.covered = self.log.stable();

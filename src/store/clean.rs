@@ -7,6 +7,7 @@
 
 use super::format::batch::{Described, Kind};
 use super::format::{SegmentId, Stream};
+use super::segments::State;
 use super::slice::Slice;
 use super::space::dense_blocks;
 use super::token::Purpose;
@@ -149,10 +150,8 @@ impl Slice {
         let moved = match step {
             Step::Later => None,
             Step::Ready => self.move_run(&mut walk, q, pool),
-            Step::Ended | Step::Damaged(_) => {
-                if matches!(step, Step::Damaged(_)) {
-                    self.counters.damaged_headers += 1;
-                }
+            Step::Ended | Step::Damaged => {
+                self.counters.damaged_headers += u64::from(matches!(step, Step::Damaged));
                 walk.forget(pool);
                 self.cleaner.settling.push_back((walk.segment, self.cleaner.appended));
                 self.cleaner.idle = Some(walk);
@@ -249,6 +248,7 @@ impl Slice {
         {
             self.cleaner.settling.pop_front();
             self.segments.cleaned(segment);
+            self.checkpoint.stale_pages |= self.segments.state(segment) == State::Draining;
         }
     }
 

@@ -79,8 +79,8 @@ pub(super) enum Newest {
     Zero,
     /// Batch slot and payload block; the content can be copied with [`Log::payload`].
     Here(usize, u32),
-    /// In this batch slot, whose buffer is at the device.
-    Away(usize),
+    /// In a batch whose buffer is at the device.
+    Away,
 }
 
 struct StreamState {
@@ -189,10 +189,6 @@ impl Log {
     /// Sealed batches that are not yet applied.
     pub fn under_way(&self) -> usize {
         self.order.len()
-    }
-    /// True when nothing is open with records or under way.
-    pub fn is_idle(&self) -> bool {
-        self.order.is_empty() && Stream::ALL.iter().all(|s| self.open_is_empty(*s))
     }
     /// True when everything is stable but no header says so yet.
     pub fn undeclared(&self) -> bool {
@@ -422,6 +418,11 @@ impl Log {
         (b.seq <= self.stable && b.step == Step::Written).then_some(slot)
     }
 
+    /// The open batch of a stream, if there is one.
+    pub fn open_batch(&self, stream: Stream) -> Option<&Batch> {
+        self.streams[stream.index()].open.map(|slot| &self.slots[slot])
+    }
+
     /// A batch by its slot.
     pub fn batch(&self, slot: usize) -> &Batch {
         &self.slots[slot]
@@ -457,7 +458,7 @@ impl Log {
             Some((_, slot, span)) if self.slots[slot].buf.is_some() => {
                 Newest::Here(slot, span.payload_at + (block - span.first) as u32)
             }
-            Some((_, slot, _)) => Newest::Away(slot),
+            Some(_) => Newest::Away,
         }
     }
 

@@ -231,6 +231,7 @@ impl Replay {
             }
         }
         slice.counters.replayed_batches += 1;
+        slice.checkpoint.replayed_blocks += u64::from(held.header.blocks());
         self.spare.push(held.block);
         Ok(())
     }

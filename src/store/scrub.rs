@@ -142,7 +142,7 @@ impl Slice {
                 self.scrub.in_segment = false;
                 Some(0)
             }
-            Step::Damaged(_) => {
+            Step::Damaged => {
                 // A header is only needed for cleaning and by recovery before the next checkpoint; a segment that was
                 // reused meanwhile shows others.
                 if matches!(self.segments.state(self.scrub.walk.segment), State::Sealed | State::Draining) {

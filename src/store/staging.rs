@@ -255,7 +255,7 @@ impl Slice {
         match newest {
             Newest::Zero => merge(s, edge, None),
             Newest::Here(batch, at) => merge(s, edge, Some(self.log.payload(batch, at))),
-            Newest::Away(_) => s.edges[edge] = Edge::InBatch,
+            Newest::Away => s.edges[edge] = Edge::InBatch,
             Newest::None => match self.index.entry(volume, block) {
                 Entry::NONE => merge(s, edge, None),
                 entry if !entry.addr.is_place() => s.failed = Some(Status::MediaError),

@@ -46,7 +46,7 @@ enum Stage {
 #[derive(Clone, Copy)]
 enum Job {
     None,
-    Head(usize),
+    Head,
     Dir(usize),
     /// Leaves of a directory page: from this chunk of it on, so many that have a page.
     Leaves {
@@ -218,7 +218,7 @@ impl Slice {
                 if !start.windows[n].read(addr, 1, Purpose::Start(n), &mut self.port, q, pool) {
                     return Ok(false);
                 }
-                start.jobs[n] = Job::Head(n);
+                start.jobs[n] = Job::Head;
                 start.next = n + 1;
             }
         }
@@ -386,7 +386,7 @@ impl Slice {
     fn place_job(&mut self, start: &mut Start, n: usize) -> Result<(), StoreError> {
         let here = start.windows[n].view() == View::Here;
         match start.jobs[n] {
-            Job::None | Job::Head(_) => {}
+            Job::None | Job::Head => {}
             Job::Dir(i) => {
                 let (volume, number, page) = start.dirs[i];
                 let damaged = |cause| StoreError::Damaged { what: Damage::Directory, addr: page.addr, cause };

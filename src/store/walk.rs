@@ -48,7 +48,7 @@ pub(super) enum Step {
     /// The segment is done.
     Ended,
     /// A header is damaged; what follows in the segment can not be told.
-    Damaged(Addr),
+    Damaged,
 }
 
 /// A walk through one segment.
@@ -106,13 +106,13 @@ impl Walk {
             let addr = geometry.start(self.segment).plus(self.offset);
             match self.show(addr, 1, geometry, port, q, pool) {
                 View::Here => {}
-                View::Failed(_) => return Step::Damaged(addr),
+                View::Failed(_) => return Step::Damaged,
                 View::Empty | View::Flying => return Step::Later,
             }
             let block = self.window.block(addr);
-            let Ok(header) = Header::decode(block, id, addr) else { return Step::Damaged(addr) };
+            let Ok(header) = Header::decode(block, id, addr) else { return Step::Damaged };
             if header.blocks() > geometry.segment_blocks - self.offset {
-                return Step::Damaged(addr);
+                return Step::Damaged;
             }
             self.pending.clear();
             self.done = 0;
@@ -154,7 +154,7 @@ impl Walk {
     }
 }
 
-fn list_live(record: &Record<'_>, base: Addr, index: &Index, out: &mut Vec<Live>) {
+pub(super) fn list_live(record: &Record<'_>, base: Addr, index: &Index, out: &mut Vec<Live>) {
     let Some(slot) = index.slot(record.volume) else { return };
     let at = base.plus(record.payload_at);
     let (volume, stamp) = (record.volume, record.stamp);

@@ -215,13 +215,13 @@ impl<S: Shards> Front<S> {
             return self.start_sweep(request, home, offset, bytes);
         }
         if one_chunk || (whole && !matches!(request.kind, Kind::WriteZeroes | Kind::Deallocate)) {
-            let part = self.part(&request, home, offset, bytes as u32);
+            let part = Self::part(&request, home, offset, bytes as u32);
             return self.start_whole(request, part, payload, pool);
         }
         self.start_halves(request, home, offset, bytes as u32, payload, pool)
     }
 
-    fn part(&self, request: &Request, home: Home, offset: u64, len: u32) -> Part {
+    fn part(request: &Request, home: Home, offset: u64, len: u32) -> Part {
         let shard = place::shard(request.volume, offset / CHUNK);
         Part { volume: request.volume, home, shard, kind: request.kind, offset, len, fua: request.fua, tag: 0 }
     }
@@ -320,7 +320,7 @@ impl<S: Shards> Front<S> {
         let Some(buffers) = half_buffers(reads, first, bytes, &payload, pool) else {
             return Submit::Later(payload.into_buf());
         };
-        payload.into_buf().into_iter().for_each(|b| pool.put(b));
+        pool.put_all(payload.into_buf());
         let [whole, a, b] = buffers;
         let join = self.joins.insert(Join {
             request,
@@ -333,7 +333,7 @@ impl<S: Shards> Front<S> {
         });
         let halves = [(false, offset, first, a), (true, offset + u64::from(first), bytes - first, b)];
         for (second, offset, len, buf) in halves {
-            let part = self.part(&request, home, offset, len);
+            let part = Self::part(&request, home, offset, len);
             self.start_part(Origin::Half { join, second }, part, buf, pool);
         }
         Submit::Pending
@@ -391,13 +391,11 @@ impl<S: Shards> Front<S> {
         let outcome = match (&buf, foreign) {
             (Some(b), true) => {
                 let outcome = self.local.submit(&part, Payload::Borrowed(b), pool);
-                if !matches!(outcome, Outcome::Later(_)) {
-                    self.jobs[job].luggage = buf;
-                    outcome
-                } else {
-                    self.park(Parked { job, part, buf });
-                    return;
+                if matches!(outcome, Outcome::Later(_)) {
+                    return self.park(Parked { job, part, buf });
                 }
+                self.jobs[job].luggage = buf;
+                outcome
             }
             _ => self.local.submit(&part, buf.map_or(Payload::None, Payload::Owned), pool),
         };
@@ -424,7 +422,7 @@ impl<S: Shards> Front<S> {
                 let buf = if reads {
                     buf
                 } else {
-                    buf.into_iter().for_each(|b| pool.put(b));
+                    pool.put_all(buf);
                     None
                 };
                 self.finish(Ended { tag, status, buf }, pool);
@@ -510,7 +508,7 @@ impl<S: Shards> Front<S> {
                 let (request, home, offset) = (s.request, s.home, s.next);
                 s.next += len;
                 s.inflight += 1;
-                let part = self.part(&request, home, offset, len as u32);
+                let part = Self::part(&request, home, offset, len as u32);
                 self.start_part(Origin::Sweep { sweep: key }, part, None, pool);
             }
             let over = |s: &Sweep| s.inflight == 0 && (s.next == s.end || !s.status.is_ok());
@@ -563,7 +561,7 @@ impl<S: Shards> Volumes for Front<S> {
 }
 
 fn refuse(request: Request, status: Status, payload: Payload<'_>, pool: &mut Pool) -> Submit {
-    payload.into_buf().into_iter().for_each(|b| pool.put(b));
+    pool.put_all(payload.into_buf());
     Submit::Done(Completion { tag: request.tag, status, buf: None })
 }
 
@@ -594,7 +592,7 @@ fn half_buffers(
         }
         *slot = pool.get(len);
         if slot.is_none() {
-            got.into_iter().flatten().for_each(|b| pool.put(b));
+            pool.put_all(got.into_iter().flatten());
             return None;
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn options(spec: &str) -> Options {
+pub(in crate::bench) fn options(spec: &str) -> Options {
     Options {
         source: Source::Device(spec.parse().unwrap()),
         pattern: Pattern::Random,

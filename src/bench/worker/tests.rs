@@ -110,7 +110,7 @@ impl Model {
     }
 }
 
-impl Target for &mut Model {
+impl Target for Model {
     fn about(&self) -> &About {
         &self.about
     }

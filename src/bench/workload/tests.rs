@@ -94,7 +94,24 @@ fn scatter_is_a_permutation() {
         let places: HashSet<u64> = (0..n).map(|r| scatter.place(r)).collect();
         assert_eq!(places.len() as u64, n);
         assert!(places.iter().all(|p| *p < n));
+        let shuffle = Shuffle::new(n, n);
+        let places: HashSet<u64> = (0..n).map(|r| shuffle.place(r)).collect();
+        assert_eq!(places.len() as u64, n);
+        assert!(places.iter().all(|p| *p < n));
     }
+}
+
+#[test]
+fn a_shuffled_pass_touches_everything_once_in_no_order() {
+    let units: Vec<u64> =
+        draws(spec(Pattern::Shuffled, 0, Skew::Uniform), 1000, 5, 1000).iter().map(|a| a.unit).collect();
+    assert_eq!(units.iter().collect::<HashSet<_>>().len(), 1000);
+    let ascents = units.windows(2).filter(|w| w[0] < w[1]).count();
+    assert!((420..580).contains(&ascents), "{ascents} of 999 neighbours ascend");
+    assert_ne!(
+        units,
+        draws(spec(Pattern::Shuffled, 0, Skew::Uniform), 1000, 6, 1000).iter().map(|a| a.unit).collect::<Vec<_>>()
+    );
 }
 
 #[test]

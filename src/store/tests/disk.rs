@@ -3,7 +3,6 @@
 use crate::base::Time;
 use crate::base::rng::Rng;
 use crate::device::{Caps, DeviceError, Done, Op, OpKind, Queue};
-use crate::mem::Pool;
 
 const SECTOR: usize = 512;
 
@@ -66,17 +65,15 @@ impl Disk {
         }
     }
 
-    /// The power goes: what is durable stays; of the rest each write is kept, dropped or torn, in any order. Buffers go
-    /// back to the pool.
-    pub fn crash(&mut self, pool: &mut Pool) {
-        let mut maybe: Vec<(u64, Vec<u8>)> = self.unflushed.drain(..).map(|(_, at, b)| (at, b)).collect();
-        for (_, op) in self.pending.drain(..) {
-            if let Some(buf) = op.buf {
-                if op.kind == OpKind::Write {
-                    let at = op.at as usize;
-                    maybe.push((op.offset, buf[at..at + op.len as usize].to_vec()));
-                }
-                pool.put(buf);
+    /// What the medium holds if the power goes now: what is durable stays; of the rest each write is kept, dropped or
+    /// torn, in any order.
+    pub fn crash_image(&mut self) -> Vec<u8> {
+        let mut image = self.durable.clone();
+        let mut maybe: Vec<(u64, Vec<u8>)> = self.unflushed.iter().map(|(_, at, b)| (*at, b.clone())).collect();
+        for (_, op) in &self.pending {
+            if let (OpKind::Write, Some(buf)) = (op.kind, &op.buf) {
+                let at = op.at as usize;
+                maybe.push((op.offset, buf[at..at + op.len as usize].to_vec()));
             }
         }
         while !maybe.is_empty() {
@@ -85,13 +82,20 @@ impl Disk {
             for (n, sector) in bytes.chunks(SECTOR).enumerate() {
                 if fate == 0 || (fate == 1 && self.rng.chance(60)) {
                     let at = at as usize + n * SECTOR;
-                    self.durable[at..at + sector.len()].copy_from_slice(sector);
+                    image[at..at + sector.len()].copy_from_slice(sector);
                 }
             }
         }
-        self.cache.copy_from_slice(&self.durable);
+        image
+    }
+
+    /// The power is back.
+    pub fn restart(&mut self, image: Vec<u8>) {
+        assert!(self.pending.is_empty(), "nothing is under way when the power comes back");
+        self.cache.copy_from_slice(&image);
+        self.durable = image;
+        self.unflushed.clear();
         self.faults = Faults::default();
-        self.held = false;
     }
 
     /// Changes a byte on the medium behind everybody's back.

@@ -2,9 +2,9 @@
 
 use super::disk::Disk;
 use crate::base::{BLOCK, CHUNK, CoreId, ShardId, SliceId, Status, Time, VolumeId};
-use crate::device::{Done, Queue};
+use crate::device::{DeviceError, Done, Queue};
 use crate::mem::{Class, Pool};
-use crate::store::{Ended, Io, Limits, Name, Outcome, Phase, Slice, SliceConfig, Stamp, VolumeMeta};
+use crate::store::{Ended, Io, Limits, Name, Outcome, Phase, Slice, SliceConfig, Stamp, StoreError, VolumeMeta};
 use std::collections::BTreeMap;
 
 pub const SECTOR: u64 = 512;
@@ -95,7 +95,10 @@ fn fill(volume: u32, sector: u64, generation: Generation, out: &mut [u8]) {
 
 impl Harness {
     pub fn new(segments: u64, limits: Limits, volatile: bool, memory: bool, seed: u64) -> Harness {
-        let cfg = config(segments, limits);
+        Harness::with(config(segments, limits), volatile, memory, seed)
+    }
+
+    pub fn with(cfg: SliceConfig, volatile: bool, memory: bool, seed: u64) -> Harness {
         let disk = Disk::new((cfg.offset + cfg.len) as usize, volatile, memory, seed);
         let slice = Slice::format(cfg.clone());
         let mut h = Harness {
@@ -404,12 +407,36 @@ impl Harness {
 
     /// The power goes; how opening the slice ends.
     pub fn crash_phase(&mut self) -> Phase {
-        self.disk.crash(&mut self.pool);
+        let image = self.disk.crash_image();
+        self.stop_slice();
+        self.disk.restart(image);
         self.pending.clear();
-        // The old slice's buffers go with its process.
-        self.pool = pool();
         self.slice = Slice::open(self.cfg.clone());
         self.until_started()
+    }
+
+    /// Takes the slice out of use, as if its process had gone, and gets all buffers back.
+    fn stop_slice(&mut self) {
+        self.disk.held = false;
+        let gone = StoreError::Device { op: "read", offset: 0, error: DeviceError::Dead };
+        self.slice.die(gone, &mut self.pool);
+        while !self.slice.is_quiet() {
+            self.slice.step(self.now, &mut self.disk, &mut self.pool);
+            self.disk.poll(self.now, &mut self.dones);
+            for done in self.dones.drain(..) {
+                self.slice.done(self.now, done, &mut self.disk, &mut self.pool);
+            }
+        }
+        self.slice.close(&mut self.pool);
+        self.slice.drain(&mut self.drained);
+        for ended in self.drained.drain(..) {
+            if let Some(buf) = ended.buf {
+                self.pool.put(buf);
+            }
+        }
+        for s in self.pool.stats() {
+            assert_eq!(s.free, s.total, "buffers of {} bytes are missing", s.size);
+        }
     }
 
     /// Reads everything the model knows and checks it.
@@ -450,16 +477,7 @@ impl Harness {
     /// Every buffer has come home.
     pub fn close(mut self) {
         self.quiesce();
-        for _ in 0..100 {
-            self.turn();
-        }
-        while !self.slice.is_quiet() {
-            self.turn();
-        }
-        self.slice.close(&mut self.pool);
-        for s in self.pool.stats() {
-            assert_eq!(s.free, s.total, "buffers of {} bytes are missing", s.size);
-        }
+        self.stop_slice();
     }
 
     pub const BLOCK_SECTORS: u64 = BLOCK as u64 / SECTOR;
