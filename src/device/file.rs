@@ -210,7 +210,8 @@ fn open_locked(spec: &FileSpec, is_block: bool) -> Result<(File, bool), OpenErro
                 };
                 match rustix::fs::flock(&file, lock) {
                     Ok(()) => {
-                        let direct = direct && !in_memory(spec, &file);
+                        // A device node lies on a filesystem that is memory; the device does not.
+                        let direct = direct && (is_block || !in_memory(spec, &file));
                         return Ok((file, direct));
                     }
                     Err(e) => ("lock", io::Error::from(e)),

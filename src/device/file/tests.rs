@@ -211,6 +211,7 @@ fn a_block_device_tells_what_it_is() {
         let caps = medium.caps();
         assert_eq!((caps.size, caps.block_size, caps.atomic_bytes), (8 << 20, 512, 512));
         assert!(caps.volatile_cache, "loop devices have a write-back cache");
+        assert!(medium.file().unwrap().is_direct(), "whatever filesystem the node lies on");
         exercise(&medium);
         assert!(matches!(refused(&format!("uring:{}", disk.path())), OpenError::InUse { .. }));
     }
