@@ -90,6 +90,9 @@ impl FileMedium {
             probe_alignment(&file, &spec.path, block_size, size)?;
         }
         let (zeroing, discard) = zeroing(spec, &file, &facts, is_block, size);
+        if spec.poll && !(direct && facts.io_poll) {
+            tracing::warn!(path = %spec.path.display(), "the device offers no polled completion: it interrupts");
+        }
         let (size, dead) = (AtomicU64::new(size), AtomicBool::new(false));
         Ok(FileMedium { spec: spec.clone(), file, facts, block_size, direct, zeroing, discard, size, dead })
     }
@@ -170,7 +173,7 @@ impl FileMedium {
         self.spec.dsync
     }
     pub(super) fn may_poll(&self) -> bool {
-        self.direct && self.facts.io_poll && !self.spec.no_poll
+        self.direct && self.facts.io_poll && self.spec.poll
     }
     /// True once a flush failed or the device went away.
     pub fn is_dead(&self) -> bool {
@@ -207,7 +210,8 @@ fn open_locked(spec: &FileSpec, is_block: bool) -> Result<(File, bool), OpenErro
                 };
                 match rustix::fs::flock(&file, lock) {
                     Ok(()) => {
-                        let direct = direct && !in_memory(spec, &file);
+                        // A device node lies on a filesystem that is memory; the device does not.
+                        let direct = direct && (is_block || !in_memory(spec, &file));
                         return Ok((file, direct));
                     }
                     Err(e) => ("lock", io::Error::from(e)),

@@ -5,7 +5,7 @@
 //! ```text
 //! ram:SIZE[,bs=512|4096][,lazy]                             memory, lost at exit
 //! null:SIZE[,bs=512|4096][,nofill]                          reads zeroes (or nothing: nofill), forgets writes
-//! uring:PATH[,bs=512|4096][,dsync][,buffered][,readonly][,nopoll]
+//! uring:PATH[,bs=512|4096][,dsync][,buffered][,readonly][,poll]
 //!                                                           an existing regular file or block device
 //! aio:PATH[,...]                                            another name of uring
 //! file:PATH,size=SIZE[,prealloc[=zero|fallocate]][,...]     as uring; the file is made or grown first
@@ -91,8 +91,9 @@ pub struct FileSpec {
     pub buffered: bool,
     /// Refuse writes, and let other readers open it too.
     pub read_only: bool,
-    /// Wait for interrupts even where the device offers polled completion.
-    pub no_poll: bool,
+    /// Poll the device for completions (`IORING_SETUP_IOPOLL`) where it offers that; a core with operations under way
+    /// then never sleeps.
+    pub poll: bool,
     /// Make or grow the regular file first.
     pub create: Option<Create>,
 }
@@ -106,7 +107,7 @@ impl FileSpec {
             dsync: false,
             buffered: false,
             read_only: false,
-            no_poll: false,
+            poll: false,
             create: None,
         }
     }
@@ -272,12 +273,7 @@ impl fmt::Display for FileSpec {
         block(f, self.block)?;
         flags(
             f,
-            &[
-                ("dsync", self.dsync),
-                ("buffered", self.buffered),
-                ("readonly", self.read_only),
-                ("nopoll", self.no_poll),
-            ],
+            &[("dsync", self.dsync), ("buffered", self.buffered), ("readonly", self.read_only), ("poll", self.poll)],
         )
     }
 }

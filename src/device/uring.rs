@@ -20,8 +20,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The registered file that transfers use; the one that holds the lock is registered behind it.
+/// The registered file that transfers and flushes use: this queue's own description.
 const FILE: types::Fixed = types::Fixed(0);
+/// The registered file that holds the lock. On a block device it alone holds the exclusive claim, and zeroing or
+/// discarding through any other description may end with `EBUSY`: the kernel then takes cached pages for somebody
+/// else's.
+const CLAIM: types::Fixed = types::Fixed(1);
 /// Times an operation is tried again when the kernel was out of resources.
 const RETRIES_MAX: u8 = 200;
 /// Completions taken from a ring at a time.
@@ -164,9 +168,9 @@ impl UringQueue {
             }
             (Stage::Main, OpKind::WriteZeroes) => {
                 let mode = if self.zeroing == Zeroing::Punch { PUNCH } else { libc::FALLOC_FL_ZERO_RANGE | KEEP };
-                opcode::Fallocate::new(FILE, left).offset(at).mode(mode).build()
+                opcode::Fallocate::new(CLAIM, left).offset(at).mode(mode).build()
             }
-            (Stage::Main, OpKind::Discard) => opcode::Fallocate::new(FILE, left).offset(at).mode(PUNCH).build(),
+            (Stage::Main, OpKind::Discard) => opcode::Fallocate::new(CLAIM, left).offset(at).mode(PUNCH).build(),
             (Stage::Main, OpKind::Flush) | (Stage::Sync, _) => {
                 opcode::Fsync::new(FILE).flags(types::FsyncFlags::DATASYNC).build()
             }

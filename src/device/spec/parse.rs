@@ -176,7 +176,7 @@ fn file(c: &mut Cursor<'_>, made: bool) -> Result<Spec, SpecError> {
             "buffered" => flag(&mut spec.buffered, &pair, c)?,
             "readonly" if made => return Err(c.bad(pair.key, Problem::Contradiction)),
             "readonly" => flag(&mut spec.read_only, &pair, c)?,
-            "nopoll" => flag(&mut spec.no_poll, &pair, c)?,
+            "poll" => flag(&mut spec.poll, &pair, c)?,
             "size" if made => {
                 let bytes = pair.read(c, Problem::Size, parse_bytes)?;
                 once(&mut size, (bytes, pair.key), c, pair.key)?;

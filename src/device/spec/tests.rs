@@ -18,7 +18,7 @@ fn canonical_lines_read_back_as_written() {
         "null:1TiB,bs=512,nofill",
         "uring:/dev/nvme0n1",
         "uring:/a b,bs=4096,dsync",
-        "uring:/x,buffered,readonly,nopoll",
+        "uring:/x,buffered,readonly,poll",
         "uring:relative/path",
         "uring:/a%2Cb%28%29%3B%25%0A%FF",
         "uring:/h\u{e4}rte",

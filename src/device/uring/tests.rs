@@ -352,3 +352,20 @@ fn the_way_through_faults_and_delays() {
         assert_eq!(dones.pop().unwrap().result, expected);
     }
 }
+
+/// `POLLUX_TEST_DISK=/dev/nvme0n1 cargo test ...`: the same on a real disk, whose first MiB is lost.
+#[test]
+fn a_disk_named_by_the_environment() {
+    let Ok(path) = std::env::var("POLLUX_TEST_DISK") else {
+        eprintln!("SKIPPED: POLLUX_TEST_DISK names no disk to overwrite");
+        return;
+    };
+    for options in ["", ",poll"] {
+        let medium = open(&format!("uring:{path}{options}")).unwrap();
+        let mut q = queue(&medium, 8);
+        let AnyQueue::Uring(inner) = &q else { panic!("not a file") };
+        println!("{path}{options}: polled {}, {:?}, {:?}", inner.ring.is_polled(), inner.ring.tier(), q.caps());
+        one(&mut q, plain(OpKind::WriteZeroes, 0, SIZE as u64, 0)).result.unwrap();
+        random_operations(&mut q, &mut pool(), 21);
+    }
+}
