@@ -2,6 +2,7 @@
 //! that starts with `pollux`, and with a status other than 0.
 
 pub mod bench;
+mod fsck;
 mod rpc;
 mod serve;
 
@@ -24,6 +25,8 @@ enum Command {
     Rpc(rpc::Args),
     /// Offer load to a volume, a device or a store, and measure or verify it
     Bench(Box<bench::Args>),
+    /// Check a store that is not in use for damage; changes nothing
+    Fsck(fsck::Args),
 }
 
 /// Entry point of the binary.
@@ -32,6 +35,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Rpc(args) => rpc::run(&args),
         Command::Bench(args) => bench::run(*args),
+        Command::Fsck(args) => fsck::run(&args),
     }
 }
 

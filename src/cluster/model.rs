@@ -273,7 +273,7 @@ pub struct Subsystem {
 pub const NAMESPACES_MAX: u32 = 1024;
 /// Namespaces of a subsystem that does not say (as SPDK).
 pub const NAMESPACES_DEFAULT: u32 = 32;
-/// Largest controller id of the dynamic model (fabrics reserve FFF0h and above).
+/// Largest controller id of the dynamic model (fabrics reserve 0xFFF0 and above).
 pub const CNTLID_MAX: u16 = 0xFFEF;
 /// Subsystems of a node.
 pub const SUBSYSTEMS_MAX: usize = 1024;

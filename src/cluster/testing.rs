@@ -252,8 +252,6 @@ impl Node for FakeNode {
         self.store(store, |s| drop(s.volumes.remove(&id)))
     }
     async fn store_usage(&self, uuid: Uuid) -> Result<StoreUsage, NodeError> {
-        let bytes = self.store(uuid, |_| ())?;
-        let () = bytes;
         let device = self.stores.borrow()[&uuid];
         let total_blocks = self.medium(device, |m| m.bytes / 4096)?;
         let mapped = self.store(uuid, |s| s.volumes.keys().map(|id| (*id, 3)).collect::<Vec<_>>())?;

@@ -103,8 +103,12 @@ impl Target {
         if sqe.fuse() != 0 {
             return sc::INVALID_FIELD.into();
         }
-        if c.slots.has(cid) {
-            return sc::CID_CONFLICT.into();
+        if let Some(index) = c.slots.find(cid) {
+            // A host that uses the identifier of a held event request again has given the request up: SPDK's does so
+            // before it shuts a controller down.
+            let Some(at) = owner.requests.iter().position(|r| *r == index) else { return sc::CID_CONFLICT.into() };
+            owner.requests.remove(at);
+            c.slots.free(index);
         }
         if sqe.opcode == fabrics::OPCODE {
             return match fabrics::fctype_of(sqe) {

@@ -53,7 +53,7 @@ impl Target {
             c.sub = u32::MAX;
         }
         c.rx = super::conn::Rx::Header;
-        while c.queued.pop().is_some() {}
+        c.queued.clear();
         for (_, slot) in c.slots.iter_mut() {
             self.dead.extend(slot.buf.take());
         }
@@ -270,7 +270,7 @@ impl Target {
 pub(super) fn abort_in(c: &mut Conn, cid: u16) -> bool {
     let Some(index) = c.slots.find(cid) else { return false };
     let slot = c.slots.get(index).expect("found slots are occupied");
-    if !matches!(slot.stage, Stage::Data | Stage::Queued) || slot.pending > 0 {
+    if !matches!(slot.stage, Stage::Buffer | Stage::Data | Stage::Queued) || slot.pending > 0 {
         return false;
     }
     if slot.ranges && slot.stage == Stage::Queued && slot.got > 0 {

@@ -4,12 +4,12 @@ use super::message::{ControllerRef, Traffic};
 use super::slots::{Slot, Slots, Tag};
 use crate::base::Time;
 use crate::base::crc::crc32c;
-use crate::base::ring::Ring;
 use crate::mem::Buf;
 use crate::net::{ConnId, Tx};
 use crate::wire::nvme::{Cqe, StatusCode};
 use crate::wire::nvme_tcp::pdu::{CapsuleResp, Data, Head, LAST_PDU, R2t, SUCCESS};
 use crate::wire::nvme_tcp::{Digests, Receiver, Side};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use zerocopy::{Immutable, IntoBytes};
 
@@ -228,8 +228,8 @@ pub(super) struct Conn {
     /// The turn in which reading stopped for want of buffers or room; read again in the next.
     pub blocked: u64,
     pub slots: Slots,
-    /// Slots in stage `Queued`, oldest first.
-    pub queued: Ring<u16>,
+    /// Slots in stages `Buffer` and `Queued`, oldest first; a place for every slot.
+    pub queued: VecDeque<u16>,
     pub work: Work,
     /// `work` when the keep alive timer last looked.
     pub seen: Work,
@@ -257,7 +257,7 @@ impl Conn {
             io_max: 0,
             blocked: u64::MAX,
             slots: Slots::new(0),
-            queued: Ring::new(0),
+            queued: VecDeque::new(),
             work: Work::default(),
             seen: Work::default(),
             deadline,

@@ -8,13 +8,13 @@ use super::slots::Slots;
 use super::stream::ADMIN_CAPSULE;
 use super::subs::DISCOVERY;
 use super::target::{Env, Target};
-use crate::base::ring::Ring;
 use crate::net::Tx;
 use crate::wire::fabrics::{
     CATTR_DISABLE_SQFC, CNTLID_DYNAMIC, Connect, ConnectData, connect_at as at, connect_result, invalid_result,
 };
 use crate::wire::nvme::{Sqe, StatusCode, sc};
 use crate::wire::nvme_tcp::{Receiver, Side};
+use std::collections::VecDeque;
 use zerocopy::FromBytes;
 
 /// Why a Connect failed: status and result.
@@ -202,7 +202,7 @@ impl Target {
     fn become_queue(&mut self, c: &mut Conn, admin: bool, transport: Transport, tx: &mut Tx) {
         let depth = c.out.entries;
         c.slots = Slots::new(depth);
-        c.queued = Ring::new(usize::from(depth));
+        c.queued = VecDeque::with_capacity(usize::from(depth));
         c.io_max = transport.io_bytes_max;
         tx.reserve(usize::from(depth) * TX_BYTES, usize::from(depth) * TX_PIECES);
         if !admin {

@@ -44,31 +44,31 @@ impl Target {
         c.finish_word(tx, cid, status::word(request.kind, status), 0);
     }
 
-    /// Gives a slot whose data is complete to the volumes; a command that has failed by now is answered.
-    pub(super) fn execute<V: Volumes>(&mut self, c: &mut Conn, index: u16, env: &mut Env<'_, V>) {
+    /// Gives a slot that has all it needs to the volumes; a command that has failed by now is answered. False: the
+    /// volumes have no room now, and the slot is in stage `Queued`.
+    pub(super) fn execute<V: Volumes>(&mut self, c: &mut Conn, index: u16, env: &mut Env<'_, V>) -> bool {
         let slot = c.landing_slot(index);
         assert!(slot.pending == 0 && matches!(slot.stage, Stage::Data | Stage::Queued), "executed once");
         if slot.status != 0 {
             let (cid, word) = (slot.cid, slot.status);
-            if let Some(buf) = slot.buf.take() {
-                env.pool.put(buf);
-            }
+            put_back(slot.buf.take(), env.pool);
             c.slots.free(index);
             c.finish_word(env.tx, cid, word, 0);
-            return;
+            return true;
         }
         if slot.ranges {
             (slot.len, slot.got) = (slot.bytes / size_of::<DsmRange>() as u32, 0);
-            if !self.ranges_fit(c, index, env) {
-                return;
-            }
-            self.run_ranges(c, index, env);
-            return;
+            return !self.ranges_fit(c, index, env) || self.run_ranges(c, index, env);
         }
-        let mut buf = slot.buf.take().expect("data is in a buffer");
-        buf.set_len(slot.bytes as usize);
         let (cid, request, bytes) = (slot.cid, slot.request, slot.bytes);
-        match env.volumes.submit(request, Payload::Owned(buf), env.pool) {
+        let payload = match slot.buf.take() {
+            None => Payload::None,
+            Some(mut buf) => {
+                buf.set_len(bytes as usize);
+                Payload::Owned(buf)
+            }
+        };
+        match env.volumes.submit(request, payload, env.pool) {
             Submit::Done(done) => {
                 c.slots.free(index);
                 Self::finish_request(c, cid, &request, bytes, done.status, done.buf, env.tx, env.pool);
@@ -80,19 +80,21 @@ impl Target {
             }
             Submit::Later(back) => {
                 let slot = c.landing_slot(index);
-                assert!(back.is_some(), "an owned payload comes back");
                 (slot.buf, slot.stage) = (back, Stage::Queued);
-                self.queue(c, index);
+                return false;
             }
         }
+        true
     }
 
     /// Puts a slot on its connection's list of requests to try again.
-    fn queue(&mut self, c: &mut Conn, index: u16) {
-        if c.queued.is_empty() && !self.retry.contains(&c.id) {
+    pub(super) fn queue(&mut self, c: &mut Conn, index: u16) {
+        self.stats.waits += 1;
+        if c.queued.is_empty() {
             self.retry.push_back(c.id);
         }
-        assert!(c.queued.push(index).is_ok(), "the list has a place for every slot");
+        assert!(c.queued.len() < c.queued.capacity(), "the list has a place for every slot");
+        c.queued.push_back(index);
     }
 
     /// True when every range of a Dataset Management command lies within its volume; else answers the command.
@@ -118,8 +120,8 @@ impl Target {
         status.is_ok()
     }
 
-    /// Gives the ranges from `got` on to the volumes, as far as they have room.
-    fn run_ranges<V: Volumes>(&mut self, c: &mut Conn, index: u16, env: &mut Env<'_, V>) {
+    /// Gives the ranges from `got` on to the volumes. False: as far as they have room, and the slot is in stage `Queued`.
+    fn run_ranges<V: Volumes>(&mut self, c: &mut Conn, index: u16, env: &mut Env<'_, V>) -> bool {
         let slot = c.landing_slot(index);
         (slot.stage, slot.since) = (Stage::Volume, env.now);
         while slot.got < slot.len {
@@ -145,23 +147,21 @@ impl Target {
                 Submit::Later(_) => {
                     slot.got -= 1;
                     slot.stage = Stage::Queued;
-                    self.queue(c, index);
-                    return;
+                    return false;
                 }
             }
         }
         if slot.pending == 0 {
             self.end_ranges(c, index, env.tx, env.pool);
         }
+        true
     }
 
     /// Answers a Dataset Management command.
     fn end_ranges(&mut self, c: &mut Conn, index: u16, tx: &mut Tx, pool: &mut Pool) {
         let slot = c.landing_slot(index);
         let (cid, word) = (slot.cid, slot.status);
-        if let Some(buf) = slot.buf.take() {
-            pool.put(buf);
-        }
+        put_back(slot.buf.take(), pool);
         c.slots.free(index);
         c.finish_word(tx, cid, word, 0);
     }
@@ -196,7 +196,8 @@ impl Target {
         self.put(c);
     }
 
-    /// Tries the requests again that the volumes had no room for.
+    /// Tries the requests again that had to wait, in order; what the volumes still have no room for ends a connection's
+    /// turn, what only lacks a buffer does not.
     pub(super) fn retry_queued<N: Net, V: Volumes>(
         &mut self,
         now: Time,
@@ -210,21 +211,31 @@ impl Target {
             if let Some(tx) = net.tx(id) {
                 let mut env = Env { now, volumes: &mut *volumes, tx, pool: &mut *pool };
                 for _ in 0..c.queued.len() {
-                    let Some(index) = c.queued.pop() else { break };
-                    let slot = c.landing_slot(index);
-                    let partly = slot.ranges && slot.got > 0 || slot.pending > 0;
-                    if partly {
-                        self.run_ranges(&mut c, index, &mut env);
-                    } else {
-                        self.execute(&mut c, index, &mut env);
+                    let Some(index) = c.queued.pop_front() else { break };
+                    if c.landing_slot(index).stage == Stage::Buffer {
+                        if !Self::solicit(&mut c, index, env.tx, env.pool) {
+                            c.queued.push_back(index);
+                        }
+                    } else if !self.resume(&mut c, index, &mut env) {
+                        c.queued.push_front(index);
+                        break;
                     }
                 }
-                if !c.queued.is_empty() && !self.retry.contains(&id) {
+                if !c.queued.is_empty() {
                     self.retry.push_back(id);
                 }
             }
             self.put(c);
         }
+    }
+
+    /// Goes on with a request in stage `Queued`.
+    fn resume<V: Volumes>(&mut self, c: &mut Conn, index: u16, env: &mut Env<'_, V>) -> bool {
+        let slot = c.landing_slot(index);
+        if slot.ranges && (slot.got > 0 || slot.pending > 0) {
+            return self.run_ranges(c, index, env);
+        }
+        self.execute(c, index, env)
     }
 }
 

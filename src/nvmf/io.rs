@@ -6,7 +6,8 @@ use super::slots::Stage;
 use super::stream::Step;
 use super::subs::Space;
 use super::target::{Env, Target};
-use crate::net::{CARRY_MAX, Close};
+use crate::mem::Pool;
+use crate::net::{CARRY_MAX, Close, Tx};
 use crate::volume::{Kind, Payload, Request, Submit, Volumes};
 use crate::wire::fabrics::{self, fctype};
 use crate::wire::nvme::{DsmRange, Sgl, Sqe, StatusCode, io_op, sc};
@@ -73,9 +74,9 @@ impl Target {
             (io_op::WRITE, inline) => self.host_data(c, sqe, Kind::Write, inline, frame, env),
             (io_op::COMPARE, inline) => self.host_data(c, sqe, Kind::Compare, inline, frame, env),
             (io_op::DSM, inline) => self.host_data(c, sqe, Kind::Deallocate, inline, frame, env),
+            (fabrics::OPCODE, Inline::None | Inline::Here(_)) => self.io_fabrics(c, sqe, env),
             (_, Inline::Here(_) | Inline::Partly) => Err(sc::SGL_TYPE_INVALID.into()),
             (io_op::FLUSH | io_op::WRITE_ZEROES, Inline::None) => self.no_data(c, sqe, env),
-            (fabrics::OPCODE, Inline::None) => self.io_fabrics(c, sqe, env),
             _ => Err(sc::INVALID_OPCODE.into()),
         };
         let cid = sqe.cid.get();
@@ -153,12 +154,17 @@ impl Target {
                 Self::finish_request(c, cid, &request, bytes, done.status, done.buf, env.tx, env.pool);
             }
             Submit::Pending => self.pend(c, cid, request, bytes, env.now),
-            Submit::Later(buf) => {
-                assert!(buf.is_none(), "a read brings no buffer");
-                return Err(Refuse::Blocked);
-            }
+            Submit::Later(_) => self.postpone(c, slot, cid, request, bytes),
         }
         Ok(())
+    }
+
+    /// Has a command without data wait for room in the volumes. It does not hold up the stream: data that frees room
+    /// may be behind it.
+    fn postpone(&mut self, c: &mut Conn, index: u16, cid: u16, request: Request, bytes: u32) {
+        c.out.advance();
+        c.slots.occupy(cid, Stage::Queued, request).bytes = bytes;
+        self.queue(c, index);
     }
 
     /// Occupies the slot of a request that the volumes have.
@@ -187,7 +193,7 @@ impl Target {
                 Self::finish_request(c, cid, &request, 0, done.status, done.buf, env.tx, env.pool);
             }
             Submit::Pending => self.pend(c, cid, request, 0, env.now),
-            Submit::Later(_) => return Err(Refuse::Blocked),
+            Submit::Later(_) => self.postpone(c, slot, cid, request, 0),
         }
         Ok(())
     }
@@ -236,7 +242,7 @@ impl Target {
         self.collect(c, slot, (cid, request, bytes), sqe.sgl.length.get(), inline, env)
     }
 
-    /// Gives a command a buffer and has its data brought there: copied, landing, or asked for by R2T.
+    /// Has the data of a command brought into a buffer: copied, landing, or asked for by R2T.
     fn collect<V: Volumes>(
         &mut self,
         c: &mut Conn,
@@ -247,28 +253,51 @@ impl Target {
         env: &mut Env<'_, V>,
     ) -> Result<(), Refuse> {
         // The whole of what the host offers is moved, as hosts expect, but only `bytes` of it are used.
-        let moved = if offered > c.io_max && matches!(inline, Inline::None) { bytes } else { offered };
-        let Some(mut buf) = env.pool.get(moved as usize) else { return Err(Refuse::Blocked) };
-        if let Inline::Here(data) = inline {
-            buf.copy_from_slice(data);
-        }
+        let asked = matches!(inline, Inline::None);
+        let moved = if asked && offered > c.io_max { bytes } else { offered };
+        let buf = if asked { None } else { Some(env.pool.get(moved as usize).ok_or(Refuse::Blocked)?) };
         c.out.advance();
         let slot = c.slots.occupy(cid, Stage::Data, request);
-        (slot.buf, slot.len, slot.bytes) = (Some(buf), moved, bytes);
+        (slot.buf, slot.len, slot.bytes) = (buf, moved, bytes);
         slot.ranges = request.kind == Kind::Deallocate;
         match inline {
-            Inline::Here(_) => {
+            Inline::Here(data) => {
+                slot.buf.as_mut().expect("taken above").copy_from_slice(data);
                 slot.got = moved;
-                self.execute(c, index, env);
+                if !self.execute(c, index, env) {
+                    self.queue(c, index);
+                }
             }
             Inline::Partly => c.rx = Rx::Land { slot: index, from: 0, at: 0, to: moved },
             Inline::None => {
-                slot.solicited = true;
-                let ttag = slot.ttag(index);
-                c.out.r2t(env.tx, cid, ttag, moved);
+                slot.stage = Stage::Buffer;
+                if !Self::solicit(c, index, env.tx, env.pool) {
+                    self.queue(c, index);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Asks the host for all data of a slot, if there is a buffer for it (a command that was aborted meanwhile is
+    /// answered instead). False: not now.
+    pub(super) fn solicit(c: &mut Conn, index: u16, tx: &mut Tx, pool: &mut Pool) -> bool {
+        let slot = c.landing_slot(index);
+        let (cid, word) = (slot.cid, slot.status);
+        if word != 0 {
+            c.slots.free(index);
+            c.finish_word(tx, cid, word, 0);
+            return true;
+        }
+        let len = slot.len;
+        if !spare(pool, len as usize) {
+            return false;
+        }
+        let Some(buf) = pool.get(len as usize) else { return false };
+        (slot.buf, slot.stage, slot.solicited) = (Some(buf), Stage::Data, true);
+        let ttag = slot.ttag(index);
+        c.out.r2t(tx, cid, ttag, len);
+        true
     }
 
     /// Fabrics commands on an I/O queue.
@@ -284,6 +313,14 @@ impl Target {
             _ => Err(sc::INVALID_FIELD.into()),
         }
     }
+}
+
+/// True when a buffer of `len` bytes may be set aside for data that is still to come. A quarter of each class is kept for
+/// requests that can go on by themselves: buffers that wait for a host must not be what that host's other requests
+/// wait for.
+fn spare(pool: &Pool, len: usize) -> bool {
+    let fit = pool.stats().find(|class| class.size >= len && class.free > 0);
+    fit.is_some_and(|class| (class.free - 1) * 4 >= class.total)
 }
 
 /// FUA bit of Write and Write Zeroes.

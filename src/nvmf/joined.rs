@@ -48,7 +48,7 @@ impl<V: Volumes> Handler for Joined<'_, V> {
         let turn = self.target.turn;
         self.target
             .conn(conn)
-            .is_some_and(|c| matches!(c.state(), State::Attaching { .. }) || c.blocked == turn || !c.queued.is_empty())
+            .is_some_and(|c| matches!(c.state(), State::Attaching { .. }) || c.blocked == turn)
     }
 
     fn closed(&mut self, conn: ConnId, _why: Closed) {

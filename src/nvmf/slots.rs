@@ -9,9 +9,11 @@ use crate::volume::{Kind, Request};
 /// What a command in a slot waits for.
 ///
 /// ```text
-///   Free ──> Data ──> Queued ──> Volume ──> Free      write with R2T or large in-capsule data
-///     ├──────────────────────────> Volume ──> Free      request that does not end at once
-///     └──> Held ──> Free                               Asynchronous Event Request, Abort sent to another core
+///   Free ──> Buffer ──> Data ──> Queued ──> Volume ──> Free      write by R2T
+///     ├────────────────> Data ──> Queued ──> Volume ──> Free      large in-capsule data
+///     ├────────────────────────> Queued ──> Volume ──> Free      request the volumes have no room for
+///     ├──────────────────────────────────> Volume ──> Free      request that does not end at once
+///     └──> Held ──> Free                       Asynchronous Event Request, Abort sent to another core
 /// ```
 /// `Queued` is skipped when the volumes take the request at once, and entered again from `Volume` by a Dataset
 /// Management command whose later ranges have to wait.
@@ -19,6 +21,8 @@ use crate::volume::{Kind, Request};
 pub(super) enum Stage {
     /// Nobody's.
     Free,
+    /// A buffer for data from the host, which is not asked for before there is one.
+    Buffer,
     /// Data from the host.
     Data,
     /// A turn in which the volumes have room.

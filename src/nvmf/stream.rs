@@ -27,13 +27,13 @@ pub(super) const ADMIN_CAPSULE: u32 = 8192;
 impl Target {
     /// Deals with the next bytes of a stream; returns how many.
     pub(super) fn stream<V: Volumes>(&mut self, c: &mut Conn, bytes: &[u8], env: &mut Env<'_, V>) -> usize {
-        if env.tx.len() > self.config.unsent_bytes && c.state() != State::Closing {
-            // A host that does not read its answers gets no further commands in.
-            self.block(c);
-            return 0;
-        }
         let mut at = 0;
         while at < bytes.len() {
+            if env.tx.len() > self.config.unsent_bytes && c.state() != State::Closing {
+                // A host that does not read its answers gets no further commands in.
+                self.block(c);
+                break;
+            }
             let rest = &bytes[at..];
             let step = match (c.rx, c.state()) {
                 (_, State::Closing) => return bytes.len(),
@@ -188,8 +188,8 @@ impl Target {
         c.rx = Rx::Header;
         let slot = c.landing_slot(index);
         slot.got = to;
-        if to == slot.len {
-            self.execute(c, index, env);
+        if to == slot.len && !self.execute(c, index, env) {
+            self.queue(c, index);
         }
     }
 }

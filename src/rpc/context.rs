@@ -45,11 +45,13 @@ impl<N: Node + 'static> Context<N> {
 }
 
 /// A refusal of the control plane in the words of the bdev and lvol methods.
+#[allow(clippy::needless_pass_by_value)] // the shape that `map_err` takes
 pub fn bdev_error(error: Error) -> RpcError {
     RpcError::refused(Dialect::Bdev, &error)
 }
 
 /// A refusal of the control plane in the words of the nvmf methods.
+#[allow(clippy::needless_pass_by_value)] // the shape that `map_err` takes
 pub fn nvmf_error(error: Error) -> RpcError {
     RpcError::refused(Dialect::Nvmf, &error)
 }

@@ -87,6 +87,9 @@ impl Framer {
             return Err(error);
         }
         while self.at < self.bytes.len() {
+            if self.at - self.start >= self.max {
+                return Err(self.fail(FrameError::Size(self.max)));
+            }
             match self.look(self.bytes[self.at]) {
                 Ok(false) => self.at += 1,
                 Ok(true) => {
@@ -95,9 +98,6 @@ impl Framer {
                     return Ok(Some(&self.bytes[from..self.at]));
                 }
                 Err(error) => return Err(self.fail(error)),
-            }
-            if self.at - self.start > self.max {
-                return Err(self.fail(FrameError::Size(self.max)));
             }
         }
         Ok(None)

@@ -135,6 +135,7 @@ macro_rules! params {
     ($($(#[doc = $doc:literal])* pub struct $name:ident { $($(#[doc = $field_doc:literal])+ $field:ident: $type:ty,)* })+) => {$(
         $(#[doc = $doc])*
         #[derive(Clone, PartialEq, Debug)]
+        #[allow(clippy::struct_field_names)] // names are those on the wire
         pub struct $name { $($(#[doc = $field_doc])+ pub $field: $type,)* }
 
         impl $crate::rpc::params::Params for $name {

@@ -123,18 +123,17 @@ impl Server {
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 };
-                match self.refusal(&stream, clients.get()) {
-                    Some(why) => drop(tasks.spawn_local(refuse(stream, why))),
-                    None => {
-                        clients.set(clients.get() + 1);
-                        let client = Client::new(stream, self.limits, stopping.subscribe());
-                        let (context, clients) = (context.clone(), clients.clone());
-                        tasks.spawn_local(async move {
-                            client.serve(&context).await;
-                            clients.set(clients.get() - 1);
-                        });
-                    }
+                if let Some(why) = self.refusal(&stream, clients.get()) {
+                    tasks.spawn_local(refuse(stream, why));
+                    continue;
                 }
+                clients.set(clients.get() + 1);
+                let client = Client::new(stream, self.limits, stopping.subscribe());
+                let (context, clients) = (context.clone(), clients.clone());
+                tasks.spawn_local(async move {
+                    client.serve(&context).await;
+                    clients.set(clients.get() - 1);
+                });
             }
             stopping.send_replace(true);
         };

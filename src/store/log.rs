@@ -418,6 +418,11 @@ impl Log {
         (b.seq <= self.stable && b.step == Step::Written).then_some(slot)
     }
 
+    /// The open batch of a stream, if there is one.
+    pub fn open_batch(&self, stream: Stream) -> Option<&Batch> {
+        self.streams[stream.index()].open.map(|slot| &self.slots[slot])
+    }
+
     /// A batch by its slot.
     pub fn batch(&self, slot: usize) -> &Batch {
         &self.slots[slot]

@@ -2,7 +2,7 @@
 //!
 //! A [`Slice`] is sans-I/O above its device queue: time and queue are arguments, nothing is allocated per request, and
 //! the same inputs give the same outputs. `format` is the pure code of what is on the medium; `fsck` checks a medium
-//! with nothing but that.
+//! offline, with that and recovery over reads alone.
 //!
 //! ```text
 //! write -> open batch -> sealed -> written -> flushed -> stable: index switches, request ends      (log, apply)
@@ -20,6 +20,7 @@ mod config;
 mod device_ops;
 mod error;
 pub mod format;
+pub mod fsck;
 mod index;
 mod log;
 pub mod planted;

@@ -10,6 +10,7 @@ use super::clean::Cleaner;
 use super::config::SliceConfig;
 use super::device_ops::Port;
 use super::error::StoreError;
+use super::format::batch::Kind;
 use super::format::{Geometry, LogId, STREAMS, Stream, Superblock, VolumeMeta};
 use super::index::{Index, Room};
 use super::log::{Log, Resume};
@@ -378,7 +379,19 @@ impl Slice {
         }
     }
 
+    /// Planted bug: the index switches to a batch that is not yet written.
+    fn switch_open(&mut self, stream: Stream) {
+        let Some(batch) = self.log.open_batch(stream) else { return };
+        for record in batch.records().filter(|r| r.kind == Kind::Data || r.kind == Kind::Zero) {
+            let effect = apply(&record, batch.addr.plus(1), &mut self.index, &mut self.segments, self.rules);
+            assert_eq!(effect, Ok(Effect::Done), "data and zeroes have no effects");
+        }
+    }
+
     pub(super) fn seal<Q: Queue>(&mut self, stream: Stream, q: &mut Q) {
+        if self.rules.breaks(Planted::SwitchEarly) {
+            self.switch_open(stream);
+        }
         self.log.seal(stream, &mut self.segments, &mut self.port, q);
         self.sealed_at = self.now;
     }

@@ -154,7 +154,7 @@ impl Walk {
     }
 }
 
-fn list_live(record: &Record<'_>, base: Addr, index: &Index, out: &mut Vec<Live>) {
+pub(super) fn list_live(record: &Record<'_>, base: Addr, index: &Index, out: &mut Vec<Live>) {
     let Some(slot) = index.slot(record.volume) else { return };
     let at = base.plus(record.payload_at);
     let (volume, stamp) = (record.volume, record.stamp);

@@ -131,14 +131,15 @@ impl ConnectData {
     pub fn subnqn(&self) -> Option<&str> {
         nqn_field(&self.subnqn)
     }
-    /// HOSTNQN, likewise.
+    /// HOSTNQN, likewise. Some hosts (`spdk_nvme_perf`) leave it empty: whether that is a host is for the access
+    /// rights to say.
     pub fn hostnqn(&self) -> Option<&str> {
         nqn_field(&self.hostnqn)
     }
 }
 
 fn nqn_field(field: &[u8; 256]) -> Option<&str> {
-    get_str(field).filter(|s| !s.is_empty() && s.len() <= NQN_MAX)
+    get_str(field).filter(|s| s.len() <= NQN_MAX)
 }
 
 /// Byte offsets of Connect parameters, for IPO in a completion with Invalid Parameters.

@@ -62,7 +62,8 @@ fn data_and_log_survive_reopening_a_file() {
     let only = Some(Verify { only: true, ..verify });
     let (report, ending) = run(&Options { verify: only.clone(), ..o.clone() }).unwrap();
     assert_eq!((ending, report.verify_errors), (Ending::Whole, 0), "{:?}", report.verify);
-    assert!(report.verify.unwrap().checked > 200);
+    let checked = report.verify.unwrap().checked;
+    assert!(checked > 100, "{checked} blocks");
     // A fresh store has another identity: the log is refused before anything is read as lost.
     let format = StoreRun { format: true, ..on_store() };
     let fresh = Options { verify: only, source: Source::Store(spec.parse().unwrap(), format), ..o };

@@ -123,7 +123,8 @@ fn a_flipped_bit_is_noticed_or_harmless() {
     drop(machine);
     let (mut noticed, mut wrong) = (0, Vec::new());
     // The header bit by bit, written pages here and there, pages that were never written now and then.
-    let written = |byte: &usize| *byte < 512 || byte % 512 == 0 || (byte % 7 == 0 && file.holds_data(*byte));
+    let written =
+        |byte: &usize| *byte < 512 || byte.is_multiple_of(512) || (byte.is_multiple_of(7) && file.holds_data(*byte));
     for byte in (0..file.bytes()).filter(written) {
         let copy = file.copy();
         copy.flip(byte * 8 + byte % 8);

@@ -1,6 +1,7 @@
 //! One kernel TCP connection of the nonblocking engine, and what it is doing.
 
 use super::super::{Closed, Tx};
+use super::hot::Warmth;
 use rustix::event::epoll::EventFlags;
 use std::os::fd::OwnedFd;
 
@@ -44,6 +45,10 @@ pub(super) struct Conn {
     pub(super) dirty: bool,
     /// In the list of paused connections.
     pub(super) parked: bool,
+    /// In the epoll set; a hot connection is not.
+    pub(super) watched: bool,
+    /// What speaks for making the connection hot.
+    pub(super) warmth: Warmth,
     /// The kernel's send buffer is full; epoll tells when it is not.
     pub(super) blocked: bool,
     /// The peer has ended its stream or the connection failed: read until that shows.
@@ -65,6 +70,8 @@ impl Conn {
             queued: false,
             dirty: false,
             parked: false,
+            watched: true,
+            warmth: Warmth::default(),
             blocked: false,
             hangup: false,
         }

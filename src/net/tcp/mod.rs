@@ -23,7 +23,7 @@ use crate::base::Time;
 use crate::mem::Pool;
 use accept::Listener;
 use conn::{Conn, Phase};
-use hot::Hot;
+use hot::{Change, Hot};
 use rustix::event::epoll;
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -120,6 +120,43 @@ impl Tcp {
         {
             conn.dirty = true;
             self.dirty.push_back(slot);
+        }
+    }
+
+    /// Bytes arrived on `slot`: it may be worth receiving from directly, or nobody may be any more.
+    fn heard(&mut self, slot: u32) {
+        let (before, len) = self.hot.slots();
+        let Some((_, conn)) = self.conns.at(slot) else { return };
+        if conn.blocked || conn.parked || conn.phase != Phase::Open {
+            return;
+        }
+        match self.hot.heard(slot, &mut conn.warmth, self.now) {
+            Change::None => {}
+            Change::Hot => match epoll::delete(&self.epoll, &conn.fd) {
+                Ok(()) => conn.watched = false,
+                Err(e) => self.end(slot, Closed::Error(e.raw_os_error())),
+            },
+            Change::Cold => before[..len].iter().for_each(|slot| self.watch(*slot)),
+        }
+    }
+
+    /// Puts a connection that was hot back into the epoll set, which reports at once what it missed.
+    fn watch(&mut self, slot: u32) {
+        let Some((id, conn)) = self.conns.at(slot) else { return };
+        if conn.watched || matches!(conn.phase, Phase::Ended(_)) {
+            return;
+        }
+        conn.watched = true;
+        let flags = if conn.blocked { conn::INTEREST | epoll::EventFlags::OUT } else { conn::INTEREST };
+        if let Err(e) = epoll::add(&self.epoll, &conn.fd, epoll::EventData::new_u64(token(id)), flags) {
+            self.end(slot, Closed::Error(e.raw_os_error()));
+        }
+    }
+
+    /// Makes a connection cold, whatever it was.
+    fn cool(&mut self, slot: u32) {
+        if self.hot.forget(slot) {
+            self.watch(slot);
         }
     }
 
@@ -266,6 +303,7 @@ impl Net for Tcp {
                     self.window.forget();
                 }
                 self.closing.push_back((until, conn));
+                self.cool(conn.slot);
                 self.mark_dirty(conn.slot);
                 self.enqueue(conn.slot);
             }
@@ -281,7 +319,8 @@ impl Net for Tcp {
     }
 
     fn wake_at(&self) -> Option<Time> {
-        if !self.ended.is_empty() || !self.ready.is_empty() || !self.dirty.is_empty() {
+        // What arrives on a hot connection would not end a sleep on the epoll set.
+        if !self.ended.is_empty() || !self.ready.is_empty() || !self.dirty.is_empty() || !self.hot.is_empty() {
             return Some(Time(0));
         }
         let closing = self.closing.front().map(|(until, _)| *until);

@@ -108,12 +108,12 @@ impl Tcp {
             match self.read(slot, pool, handler) {
                 Read::More(n) => {
                     (bytes, events) = (bytes + n, events + 1);
-                    self.hot.heard(slot, self.now);
+                    self.heard(slot);
                     self.enqueue(slot);
                 }
                 Read::Drained(n) => {
                     (bytes, events) = (bytes + n, events + 1);
-                    self.hot.heard(slot, self.now);
+                    self.heard(slot);
                 }
                 Read::Empty | Read::Off => {}
             }
@@ -132,16 +132,19 @@ impl Tcp {
             match self.read(*slot, pool, handler) {
                 Read::More(_) => {
                     events += 1;
-                    self.hot.heard(*slot, self.now);
-                    // The edge for what is left has been consumed if the connection cools down now.
+                    self.heard(*slot);
                     self.enqueue(*slot);
                 }
                 Read::Drained(_) => {
                     events += 1;
-                    self.hot.heard(*slot, self.now);
+                    self.heard(*slot);
                 }
-                Read::Empty => self.hot.silent(*slot, self.now),
-                Read::Off => self.hot.forget(*slot),
+                Read::Empty => {
+                    if self.hot.silent(*slot, self.now) {
+                        self.watch(*slot);
+                    }
+                }
+                Read::Off => self.cool(*slot),
             }
         }
         events
@@ -264,7 +267,7 @@ impl Tcp {
         self.stashed += conn.stashed;
         conn.parked = true;
         self.parked.push(slot);
-        self.hot.forget(slot);
+        self.cool(slot);
     }
 
     /// Reads and drops what still arrives on a connection that this side closes.

@@ -134,6 +134,9 @@ impl Tcp {
         let Some((id, conn)) = self.conns.at(slot) else { return };
         conn.blocked = true;
         self.stats.blocked += 1;
+        if !conn.watched {
+            return self.cool(slot);
+        }
         let data = EventData::new_u64(token(id));
         // The interest stays on afterwards: a connection that filled its buffer once is likely to do it again, and the
         // edge comes only after a full buffer.

@@ -151,7 +151,7 @@ struct Inbox {
     connected: bool,
 }
 
-struct Collector<'a>(&'a mut HashMap<ConnId, Inbox>);
+struct Collector<'a>(&'a mut HashMap<ConnId, Inbox>, Option<ConnId>);
 
 impl Handler for Collector<'_> {
     fn accepted(&mut self, _: ConnId, _: ListenerId, _: SocketAddr, _: &mut Tx) -> bool {
@@ -163,6 +163,9 @@ impl Handler for Collector<'_> {
     fn data(&mut self, conn: ConnId, bytes: &[u8], _: &mut Tx, _: &mut Pool) -> usize {
         self.0.entry(conn).or_default().bytes.extend(bytes);
         bytes.len()
+    }
+    fn paused(&mut self, conn: ConnId) -> bool {
+        self.1 == Some(conn)
     }
     fn closed(&mut self, conn: ConnId, why: Closed) {
         self.0.entry(conn).or_default().closed = Some(why);
@@ -225,6 +228,8 @@ pub struct Rig {
     pub host: Loopback,
     pub snapshot: Snapshot,
     pub disk: Rc<RefCell<Disk>>,
+    /// A connection that the host does not read.
+    pub deaf: Option<ConnId>,
     host_pool: Pool,
     inboxes: HashMap<ConnId, Inbox>,
 }
@@ -301,7 +306,7 @@ impl Rig {
         let host_pool = Pool::standalone(CoreId(99), &[Class { size: 4096, count: 1 }]).unwrap();
         let host = network.net();
         let inboxes = HashMap::new();
-        let mut rig = Rig { now: Time(1), cores, host, snapshot, disk, host_pool, inboxes };
+        let mut rig = Rig { now: Time(1), cores, host, snapshot, disk, deaf: None, host_pool, inboxes };
         rig.configure();
         rig
     }
@@ -337,7 +342,7 @@ impl Rig {
                 self.cores[to.index()].mail.push_back((from, message));
             }
         }
-        self.host.poll(now, &mut self.host_pool, &mut Collector(&mut self.inboxes));
+        self.host.poll(now, &mut self.host_pool, &mut Collector(&mut self.inboxes, self.deaf));
         self.host.flush(now, &mut self.host_pool);
     }
 
@@ -562,6 +567,11 @@ impl Rig {
 }
 
 impl Queue {
+    /// A connection that is no queue yet.
+    pub fn bare(conn: ConnId) -> Queue {
+        Queue { conn, cntlid: 0, digests: Digests::default(), in_capsule: 8192, cpda: 0, next_cid: 100 }
+    }
+
     /// A command identifier that was not used before.
     pub fn cid(&mut self) -> u16 {
         self.next_cid = self.next_cid.wrapping_add(1);

@@ -204,7 +204,7 @@ params! {
         num: Option<u64>,
         /// With `corrupt_data`: which byte of the transfer; 0 unless given.
         corrupt_offset: Option<u64>,
-        /// With `corrupt_data`: what is XORed onto it, 1 to 255.
+        /// With `corrupt_data`: what is exclusive-ored onto it, 1 to 255.
         corrupt_value: Option<u8>,
     }
 }

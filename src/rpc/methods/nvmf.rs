@@ -470,7 +470,8 @@ pub(super) fn identity_json(n: &Namespace) -> Vec<(&'static str, Value)> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02X}")).collect()
+    let digit = |nibble: u8| char::from(b"0123456789ABCDEF"[usize::from(nibble)]);
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }
 
 async fn add_ns<N: Node>(context: Rc<Context<N>>, p: AddNs) -> Answer {

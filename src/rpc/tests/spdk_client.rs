@@ -1,4 +1,4 @@
-//! The public client itself (PyPI `spdk` 26.9, `spdk-rpc`), against our socket on the data path in memory. Where it is
+//! The public client itself (`spdk-rpc` of the package `spdk` 26.9), against our socket on the data path in memory. Where it is
 //! not installed these tests say so and pass.
 
 use super::socket::{Served, serve};
@@ -27,6 +27,29 @@ fn installed() -> bool {
     found
 }
 
+/// Runs several calls by one process of the client; what each of them said. All must work.
+fn spdk_rpcs(served: &Served, calls: &[&str]) -> Vec<String> {
+    let path = served.path.to_str().expect("a path in UTF-8");
+    let lines: Vec<String> = calls.iter().map(|call| format!("-s {path} {call}\n")).collect();
+    let mut command = Command::new("spdk-rpc");
+    command.arg("--server").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = command.spawn().expect("spdk-rpc runs");
+    std::io::Write::write_all(&mut child.stdin.take().expect("its input"), lines.concat().as_bytes())
+        .expect("its input");
+    let output = child.wait_with_output().expect("spdk-rpc ends");
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut said = Vec::new();
+    let mut rest = output.as_str();
+    for call in calls {
+        let (text, after) = rest.split_once("**STATUS=").unwrap_or_else(|| panic!("{call}: no answer: {rest}"));
+        assert!(after.starts_with('0'), "{call}: {text}");
+        said.push(text.to_owned());
+        rest = after[1..].trim_start();
+    }
+    assert_eq!(rest, "", "more was said than asked");
+    said
+}
+
 /// A script of client calls; each must work. `>` starts what the output must contain.
 const LIFE: &str = "
 spdk_get_version > SPDK v26.09
@@ -48,7 +71,7 @@ bdev_get_bdevs -b lvs/vol > Logical Volume
 bdev_get_bdevs > Error Injection Disk
 bdev_wait_for_examine
 bdev_examine -b M0
-nvmf_create_transport -t TCP -u 131072 -c 16384
+nvmf_create_transport -t TCP -i 131072 -c 16384
 nvmf_get_transports > in_capsule_data_size
 nvmf_create_subsystem nqn.2016-06.io.spdk:cnode1 -s POLLUX1 -m 8
 nvmf_subsystem_add_ns nqn.2016-06.io.spdk:cnode1 lvs/vol
@@ -56,7 +79,7 @@ nvmf_subsystem_add_ns nqn.2016-06.io.spdk:cnode1 M0 -n 5
 nvmf_subsystem_add_listener nqn.2016-06.io.spdk:cnode1 -t tcp -a 127.0.0.1 -s 4420
 nvmf_subsystem_add_listener discovery -t tcp -a 127.0.0.1 -s 8009
 nvmf_subsystem_add_host nqn.2016-06.io.spdk:cnode1 nqn.2016-06.io.spdk:host1
-nvmf_subsystem_allow_any_host -e nqn.2016-06.io.spdk:cnode1
+nvmf_subsystem_allow_any_host --allow-any-host nqn.2016-06.io.spdk:cnode1
 nvmf_get_subsystems > POLLUX1
 nvmf_subsystem_get_listeners nqn.2016-06.io.spdk:cnode1 > IPv4
 nvmf_subsystem_get_controllers nqn.2016-06.io.spdk:cnode1 > cntlid
@@ -82,7 +105,7 @@ notify_get_notifications > bdev_register
 save_config > nvmf_subsystem_add_listener
 nvmf_discovery_remove_referral -t tcp -a 10.0.0.2 -s 8009
 nvmf_subsystem_remove_host nqn.2016-06.io.spdk:cnode1 nqn.2016-06.io.spdk:host1
-nvmf_subsystem_allow_any_host -d nqn.2016-06.io.spdk:cnode1
+nvmf_subsystem_allow_any_host --no-allow-any-host nqn.2016-06.io.spdk:cnode1
 nvmf_subsystem_remove_listener nqn.2016-06.io.spdk:cnode1 -t tcp -a 127.0.0.1 -s 4420
 nvmf_subsystem_remove_ns nqn.2016-06.io.spdk:cnode1 5
 nvmf_delete_subsystem nqn.2016-06.io.spdk:cnode1
@@ -109,18 +132,11 @@ fn the_client_drives_the_life_of_everything() {
         return;
     }
     let served = serve(Limits::default());
-    // `--server` keeps one process for all calls: each line of its input is one.
     let lines: Vec<(&str, &str)> =
         LIFE.lines().filter(|l| !l.is_empty()).map(|l| l.split_once(" > ").unwrap_or((l, ""))).collect();
-    let input: String = lines.iter().flat_map(|(call, _)| [*call, "\n"]).collect();
-    let output = spdk_rpc(&served, &["--server"], &input).expect("the client ends well");
-    let answers: Vec<&str> = output.split("**STATUS=").collect();
-    assert_eq!(answers.len(), lines.len() + 1, "{output}");
-    for (i, (call, wanted)) in lines.iter().enumerate() {
-        let before = answers[i].split_once('\n').map_or("", |(_, text)| text);
-        let text = if i == 0 { answers[0] } else { before };
-        assert!(answers[i + 1].starts_with('0'), "{call}: {text}");
-        assert!(text.contains(wanted), "{call}: {text}");
+    let calls: Vec<&str> = lines.iter().map(|(call, _)| *call).collect();
+    for ((call, wanted), said) in lines.iter().zip(spdk_rpcs(&served, &calls)) {
+        assert!(said.contains(wanted), "{call}: {said}");
     }
 }
 
@@ -130,19 +146,20 @@ fn the_client_saves_and_loads_a_configuration() {
         return;
     }
     let first = serve(Limits::default());
-    let input = "
-bdev_malloc_create -b M0 64 512
-bdev_delay_create -b M0 -d D0 -r 10 -t 20 -w 10 -n 20
-nvmf_create_transport -t TCP
-nvmf_create_subsystem nqn.2016-06.io.spdk:cnode1 -s POLLUX1 -m 8 -a
-nvmf_subsystem_add_ns nqn.2016-06.io.spdk:cnode1 D0
-nvmf_subsystem_add_listener nqn.2016-06.io.spdk:cnode1 -t tcp -a 127.0.0.1 -s 4420
-";
-    spdk_rpc(&first, &["--server"], input.trim_start()).expect("it is set up");
+    let calls = [
+        "bdev_malloc_create -b M0 64 512",
+        "bdev_delay_create -b M0 -d D0 -r 10 -t 20 -w 10 -n 20",
+        "nvmf_create_transport -t TCP",
+        "nvmf_create_subsystem nqn.2016-06.io.spdk:cnode1 -s POLLUX1 -m 8 -a",
+        "nvmf_subsystem_add_ns nqn.2016-06.io.spdk:cnode1 D0",
+        "nvmf_subsystem_add_listener nqn.2016-06.io.spdk:cnode1 -t tcp -a 127.0.0.1 -s 4420",
+    ];
+    spdk_rpcs(&first, &calls);
     let saved = spdk_rpc(&first, &["save_config"], "").expect("it is saved");
     let second = serve(Limits::default());
     let said = spdk_rpc(&second, &["load_config"], &saved).expect("it is loaded");
     assert!(!said.contains("skipped"), "{said}");
+    assert!(saved.contains("POLLUX1"), "{saved}");
     assert_eq!(spdk_rpc(&second, &["save_config"], "").expect("it is saved again"), saved);
 }
 
@@ -215,4 +232,9 @@ fn the_client_shows_errors_and_sends_batches() {
     let served = serve(Limits::default());
     let error = spdk_rpc(&served, &["bdev_get_bdevs", "-b", "nosuch"], "").expect_err("it is an error");
     assert!(error.contains("No such device: bdev 'nosuch'") && error.contains("-19"), "{error}");
+    // Its batch mode: one array there, one array back.
+    let batch = "bdev_malloc_create -b B0 64 512\nbdev_malloc_create -b B1 64 512\n";
+    spdk_rpc(&served, &["--batch-mode"], batch).expect("the batch works");
+    let shown = spdk_rpc(&served, &["bdev_get_bdevs"], "").expect("it is shown");
+    assert!(shown.contains("B0") && shown.contains("B1"), "{shown}");
 }

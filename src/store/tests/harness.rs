@@ -95,7 +95,10 @@ fn fill(volume: u32, sector: u64, generation: Generation, out: &mut [u8]) {
 
 impl Harness {
     pub fn new(segments: u64, limits: Limits, volatile: bool, memory: bool, seed: u64) -> Harness {
-        let cfg = config(segments, limits);
+        Harness::with(config(segments, limits), volatile, memory, seed)
+    }
+
+    pub fn with(cfg: SliceConfig, volatile: bool, memory: bool, seed: u64) -> Harness {
         let disk = Disk::new((cfg.offset + cfg.len) as usize, volatile, memory, seed);
         let slice = Slice::format(cfg.clone());
         let mut h = Harness {

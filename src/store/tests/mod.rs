@@ -3,5 +3,6 @@
 mod basics;
 mod damage;
 mod disk;
+mod fsck;
 mod harness;
 mod random;
