@@ -218,7 +218,7 @@ fn forgotten_writes_and_failed_reads_end_with_their_own_codes() {
 /// Runs endless load until the target has served something, then kills the target; the run's report.
 fn killed(server: &mut Server, o: &Options) -> (super::report::Report, Ending) {
     let run_it = std::thread::spawn({
-        let o = Options { count: None, time: Some(Duration::from_secs(60)), ..o.clone() };
+        let o = Options { count: None, time: Some(Duration::from_mins(1)), ..o.clone() };
         move || run(&o).unwrap()
     });
     let before = server.served.load(Ordering::Relaxed);
@@ -262,7 +262,7 @@ fn a_returning_target_is_found_again() {
     let bytes = memory();
     let mut server = Server::start(&bytes, 4096, Vice::None, 0);
     let reconnect = Duration::from_secs(30);
-    let o = Options { count: Some(200_000), reconnect, ..verifying(&server, Verify::default()) };
+    let o = Options { count: Some(50_000), reconnect, ..verifying(&server, Verify::default()) };
     let range = Some(ByteRange { offset: 0, len: 1 << 20 });
     let run_it = std::thread::spawn(move || run(&Options { range, ..o }).unwrap());
     while server.served.load(Ordering::Relaxed) < 3000 {
@@ -274,6 +274,6 @@ fn a_returning_target_is_found_again() {
     let (report, ending) = run_it.join().unwrap();
     assert_eq!((ending, report.verify_errors), (Ending::IoErrors, 0), "{:?}", report.verify);
     assert!(report.errors >= 1 && report.errors <= 8, "{:?}", report.error_kinds);
-    assert!(report.stopped.is_none() && report.ops >= 199_000);
-    assert!(server.served.load(Ordering::Relaxed) > 100_000);
+    assert!(report.stopped.is_none() && report.ops >= 49_000);
+    assert!(server.served.load(Ordering::Relaxed) > 20_000);
 }
