@@ -46,6 +46,8 @@ pub struct LocalNode<C: Carrier> {
     inner: RefCell<Inner>,
     started: std::time::Instant,
     stopping: Rc<Notify>,
+    /// Limits of every slice.
+    limits: crate::store::Limits,
 }
 
 impl<C: Carrier> LocalNode<C> {
@@ -56,8 +58,9 @@ impl<C: Carrier> LocalNode<C> {
         poll: Poll,
         started: std::time::Instant,
         stopping: Rc<Notify>,
+        limits: crate::store::Limits,
     ) -> LocalNode<C> {
-        LocalNode { cores, reactors, poll, inner: RefCell::default(), started, stopping }
+        LocalNode { cores, reactors, poll, inner: RefCell::default(), started, stopping, limits }
     }
 
     /// Ends everything in order: hosts' connections, then the stores with a checkpoint each, then the devices.
@@ -279,7 +282,9 @@ impl<C: Carrier> Node for LocalNode<C> {
         let slices = stores::slices_for(self.cores.count(), medium.caps().size);
         stores::wipe(&medium, slices)?;
         let name = Name::new(name.as_str()).ok_or(NodeError::Size("the name is too long"))?;
-        let number = self.start_store(device, StartConfig { uuid, name, slices, format: true }).await?;
+        let number = self
+            .start_store(device, StartConfig { uuid, name, slices, format: true, limits: self.limits.clone() })
+            .await?;
         let segment_bytes = stores::segment_bytes(&medium)?;
         let store = OpenStore { number, slices, segment_bytes, volumes: BTreeMap::new() };
         self.inner.borrow_mut().stores.insert(uuid, store);
@@ -290,7 +295,7 @@ impl<C: Carrier> Node for LocalNode<C> {
         let medium = self.inner.borrow().devices.get(device)?.medium.clone();
         let found = stores::probe(&medium)?.filter(|s| s.uuid == uuid).ok_or(NodeError::NotAStore)?;
         let name = Name::new(found.name.as_str()).expect("came from a superblock");
-        let config = StartConfig { uuid, name, slices: found.slices, format: false };
+        let config = StartConfig { uuid, name, slices: found.slices, format: false, limits: self.limits.clone() };
         let number = self.start_store(device, config).await?;
         let tag = self.tag();
         let volumes = stores::settle(&self.cores, number, found.slices, tag).await?;

@@ -4,13 +4,14 @@ use super::cores::{Carrier, Cores, Task};
 use super::node::LocalNode;
 use super::turn::{Core, Message, Parts};
 use crate::base::{CoreId, VolumeId};
-use crate::cluster::{Control, Journal, JournalError};
+use crate::cluster::{Control, Declared, Journal, JournalError};
 use crate::mem::{Pool, Sizing, Span};
 use crate::net::{NetError, Tcp, TcpConfig};
 use crate::nvmf::{self, Target};
 use crate::reactor::{self, Builder, ControlSender, Poll, Reactors};
 use crate::repl::{Local, LocalConfig};
 use crate::rpc::{Context, Logging, Server, ServerError};
+use crate::store;
 use crate::volume::{Front, FrontConfig};
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -40,6 +41,12 @@ pub struct Options {
     pub tcp: TcpConfig,
     /// Limits of the NVMe/TCP target.
     pub nvmf: nvmf::Config,
+    /// Limits of every slice of a store.
+    pub store: store::Limits,
+    /// What the configuration file declares to exist.
+    pub declared: Declared,
+    /// Open nothing and serve nothing before `framework_start_init`.
+    pub wait_for_rpc: bool,
 }
 
 impl Default for Options {
@@ -57,6 +64,9 @@ impl Default for Options {
             buffers: Sizing::default(),
             tcp: TcpConfig::default(),
             nvmf: nvmf::Config::default(),
+            store: store::Limits::default(),
+            declared: Declared::default(),
+            wait_for_rpc: false,
         }
     }
 }
@@ -126,8 +136,8 @@ pub fn serve(options: &Options, logging: Logging, ready: impl FnOnce()) -> Resul
     let reactors = Rc::new(RefCell::new(running.reactors));
     let stopping = Rc::new(Notify::new());
     let cores = Cores::new(Mailboxes(running.to_cores), options.cpus.len() as u16);
-    let node = LocalNode::new(cores, reactors.clone(), options.poll, started, stopping.clone());
-    let context = Context::new(Control::new(node, journal, state), logging);
+    let node = LocalNode::new(cores, reactors.clone(), options.poll, started, stopping.clone(), options.store.clone());
+    let context = Context::new(Control::new(node, journal, state), logging, options.declared.clone());
     let served = runtime.block_on(control(options, &context, &reactors, &stopping, ready));
     drop(context);
     let reactors = Rc::into_inner(reactors).expect("the node was dropped with its context").into_inner();
@@ -145,7 +155,9 @@ async fn control(
     ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let server = Server::bind(&options.rpc_socket, options.rpc)?;
-    context.start().await;
+    if !options.wait_for_rpc {
+        context.start().await;
+    }
     ready();
     let watch = async {
         let mut known = Vec::new();

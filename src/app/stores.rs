@@ -137,14 +137,13 @@ pub fn slices_for(cores: u16, size: u64) -> u16 {
 /// Smallest slice a new store is cut into, when there is a choice.
 const SLICE_BYTES_MIN: u64 = 256 << 20;
 
-/// Limits of a slice of `len` bytes: the defaults, with segments small enough that there are at least 64 of them.
-fn limits(len: u64) -> Limits {
-    let default = Limits::default();
-    let mut segment = u64::from(default.segment_bytes);
+/// Limits of a slice of `len` bytes: those of the node, with segments small enough that there are at least 64 of them.
+fn limits(node: &Limits, len: u64) -> Limits {
+    let mut segment = u64::from(node.segment_bytes);
     while segment > 64 << 10 && len / segment < 64 {
         segment /= 2;
     }
-    Limits { segment_bytes: segment as u32, batch_bytes: default.batch_bytes.min(segment as u32 / 2), ..default }
+    Limits { segment_bytes: segment as u32, batch_bytes: node.batch_bytes.min(segment as u32 / 2), ..node.clone() }
 }
 
 /// Puts slices on their cores, to be formatted or opened, and waits until they serve.
@@ -166,7 +165,7 @@ pub async fn start<C: Carrier>(
             offset,
             len,
             token_tag: 0,
-            limits: limits(len),
+            limits: limits(&config.limits, len),
         };
         let (device, format) = (device.number, config.format);
         let owner = place::core(n, cores.count());
@@ -196,7 +195,7 @@ pub async fn start<C: Carrier>(
 }
 
 /// What [`start`] starts.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct StartConfig {
     /// The store's identity.
     pub uuid: Uuid,
@@ -206,6 +205,8 @@ pub struct StartConfig {
     pub slices: u16,
     /// Format (or open).
     pub format: bool,
+    /// Limits of every slice.
+    pub limits: Limits,
 }
 
 fn phase_of(core: &mut super::turn::Core, store: StoreId, slice: SliceId) -> Phase {

@@ -3,6 +3,7 @@
 
 pub mod bench;
 mod fsck;
+mod config;
 mod rpc;
 mod serve;
 

@@ -1,8 +1,9 @@
 //! `pollux serve`: a node in the foreground.
 
+use super::config::{self, Loaded};
 use crate::app::{self, Options};
 use crate::reactor::{Poll, parse_cpus};
-use crate::rpc::{Logging, Settings};
+use crate::rpc::{Level, Logging, Settings};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::layer::SubscriberExt;
@@ -13,6 +14,9 @@ use tracing_subscriber::{EnvFilter, fmt, reload};
 /// state directory and is there again at the next start.
 #[derive(clap::Args)]
 pub struct Args {
+    /// TOML configuration; config/reference.toml shows every key. Flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// CPUs to run a reactor on, one each: `0`, `0-3`, `1,3`. An idle reactor sleeps. Default: the first CPU this
     /// process may use
     #[arg(long, value_name = "LIST")]
@@ -26,6 +30,9 @@ pub struct Args {
     /// Whether idle reactors sleep
     #[arg(long, value_enum)]
     poll: Option<PollArg>,
+    /// Open nothing before `framework_start_init` is called
+    #[arg(long)]
+    wait_for_rpc: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -38,14 +45,14 @@ enum PollArg {
 
 /// Runs the node to its end.
 pub fn run(args: Args) -> ExitCode {
-    let logging = start_log();
-    let options = match options(args) {
-        Ok(options) => options,
+    let Loaded { options, log } = match options(args) {
+        Ok(loaded) => loaded,
         Err(why) => {
             eprintln!("pollux serve: {why}");
             return ExitCode::from(2);
         }
     };
+    let logging = start_log(log);
     let ready = || {
         tracing::info!(
             "ready: cores {:?}, RPC at {}, state in {}",
@@ -67,8 +74,11 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 /// The log goes to stderr; what of it can be changed by RPC.
-fn start_log() -> Logging {
-    let settings = Settings::default();
+fn start_log(level: Option<Level>) -> Logging {
+    let mut settings = Settings::default();
+    if let Some(level) = level {
+        (settings.level, settings.print_level) = (level, level);
+    }
     let (filter, handle) = reload::Layer::new(EnvFilter::new(settings.directives()));
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     tracing_subscriber::registry().with(filter).with(lines).init();
@@ -78,9 +88,14 @@ fn start_log() -> Logging {
     })
 }
 
-/// The options that the arguments name, on top of the defaults.
-fn options(args: Args) -> Result<Options, String> {
-    let mut options = Options::default();
+/// The options that the arguments name, on top of the file's, on top of the defaults.
+fn options(args: Args) -> Result<Loaded, String> {
+    let mut loaded = match &args.config {
+        Some(file) => config::load(file)?,
+        None => Loaded { options: Options::default(), log: None },
+    };
+    let options = &mut loaded.options;
+    options.wait_for_rpc = args.wait_for_rpc;
     if let Some(list) = &args.cores {
         options.cpus = parse_cpus(list).map_err(|e| format!("--cores {list}: {e}"))?;
     }
@@ -95,5 +110,5 @@ fn options(args: Args) -> Result<Options, String> {
         Some(PollArg::Adaptive) => options.poll = Poll::Adaptive,
         None => {}
     }
-    Ok(options)
+    Ok(loaded)
 }

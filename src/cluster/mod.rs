@@ -20,7 +20,10 @@ pub(crate) mod testing;
 mod tests;
 
 pub use command::{Command, Effect};
-pub use control::{Bdev, Control, Event, EventKind, NamespaceSpec, Problem, Room, VOLUME_BYTES_MAX};
+pub use control::{
+    Bdev, Control, Declared, DeclaredBdev, DeclaredStore, DeclaredSubsystem, DeclaredVolume, Event, EventKind, MadeOf,
+    NamespaceSpec, Problem, Room, VOLUME_BYTES_MAX,
+};
 pub use error::{Error, NameKind};
 pub use journal::{FORMAT, Journal, JournalError};
 pub use model::*;

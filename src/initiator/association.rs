@@ -285,7 +285,7 @@ impl Initiator {
 
     /// One more I/O queue is connected; the last one makes the association ready.
     fn io_connected(&mut self) {
-        let all = self.queues[1..].iter().all(|q| q.link == Link::Open && q.under_way() == 0);
+        let all = self.queues[1..].iter().all(|q| q.link == Link::Open && q.connect_sent && q.under_way() == 0);
         if !all {
             return;
         }

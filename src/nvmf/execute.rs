@@ -89,12 +89,12 @@ impl Target {
 
     /// Puts a slot on its connection's list of requests to try again.
     pub(super) fn queue(&mut self, c: &mut Conn, index: u16) {
-        self.stats.waits += 1;
         if c.queued.is_empty() {
             self.retry.push_back(c.id);
         }
         assert!(c.queued.len() < c.queued.capacity(), "the list has a place for every slot");
         c.queued.push_back(index);
+        self.stats.waits += 1;
     }
 
     /// True when every range of a Dataset Management command lies within its volume; else answers the command.

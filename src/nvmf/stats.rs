@@ -35,7 +35,7 @@ pub struct Stats {
     pub write_bytes: u64,
     /// Sum of the time in the volumes of requests that did not end at once, ns.
     pub pending_ns: u64,
-    /// Times a command had to wait, or reading a connection stopped, for want of buffers or slots.
+    /// Times a command had to wait for want of buffers or of room in the volumes.
     pub waits: u64,
     /// Connections refused at accept by a limit.
     pub refused: u64,

@@ -3,7 +3,7 @@
 use super::error::{Dialect, RpcError};
 use super::logging::Logging;
 use super::table::Table;
-use crate::cluster::{Control, Error, Node};
+use crate::cluster::{Control, Declared, Error, Node};
 use std::rc::Rc;
 use tokio::sync::watch;
 
@@ -15,14 +15,16 @@ pub struct Context<N> {
     pub table: Table<N>,
     /// The log's knobs.
     pub logging: Logging,
+    /// What the configuration file declares to exist.
+    declared: Declared,
     /// True once the node has started; false while it waits for `framework_start_init`.
     running: watch::Sender<bool>,
 }
 
 impl<N: Node + 'static> Context<N> {
     /// The procedures of a node that has not started yet.
-    pub fn new(control: Control<N>, logging: Logging) -> Rc<Context<N>> {
-        Rc::new(Context { control, table: Table::new(), logging, running: watch::Sender::new(false) })
+    pub fn new(control: Control<N>, logging: Logging, declared: Declared) -> Rc<Context<N>> {
+        Rc::new(Context { control, table: Table::new(), logging, declared, running: watch::Sender::new(false) })
     }
 
     /// True once the node has started.
@@ -30,9 +32,13 @@ impl<N: Node + 'static> Context<N> {
         *self.running.borrow()
     }
 
-    /// Opens what the state directory remembers; from then on runtime methods work. Must be called once only.
+    /// Opens what the state directory remembers and makes what the configuration file declares beyond it; from then on
+    /// runtime methods work. Must be called once only.
     pub async fn start(&self) {
         self.control.start().await;
+        for (what, why) in self.control.declare(&self.declared).await {
+            tracing::error!("configuration: {what} could not be made: {why}");
+        }
         self.running.send_replace(true);
     }
 

@@ -12,7 +12,7 @@ pub mod nvme;
 pub mod nvme_tcp;
 
 #[cfg(test)]
-mod mutate;
+pub(crate) mod mutate;
 
 /// Asserts at compile time the size of a structure and the offset of each named field.
 macro_rules! layout {

@@ -6,12 +6,14 @@
 //! nothing cancels.
 
 mod bdev;
+mod declare;
 mod devices;
 mod exports;
 mod start;
 mod stores;
 
 pub use bdev::Bdev;
+pub use declare::{Declared, DeclaredBdev, DeclaredStore, DeclaredSubsystem, DeclaredVolume, MadeOf};
 pub use exports::NamespaceSpec;
 pub use stores::{Room, VOLUME_BYTES_MAX};
 

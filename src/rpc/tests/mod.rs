@@ -8,8 +8,8 @@ mod spdk_client;
 use super::context::Context;
 use super::dispatch::{Answered, answer};
 use super::logging::{Logging, Settings};
-use crate::cluster::Control;
 use crate::cluster::testing::{FakeNode, Fuse, MemFile, World, journal};
+use crate::cluster::{Control, Declared};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::future::Future;
@@ -19,7 +19,7 @@ use std::rc::Rc;
 fn stopped_on(file: &MemFile, world: &Rc<RefCell<World>>) -> Rc<Context<FakeNode>> {
     let (journal, state) = journal(file).expect("the journal opens");
     let node = FakeNode::new(world.clone(), Fuse::of(u64::MAX));
-    Context::new(Control::new(node, journal, state), Logging::new(Settings::default(), |_| {}))
+    Context::new(Control::new(node, journal, state), Logging::new(Settings::default(), |_| {}), Declared::default())
 }
 
 fn stopped() -> Rc<Context<FakeNode>> {

@@ -1,0 +1,190 @@
+//! Every example parses, the reference says the defaults, and every mistake is said with its place.
+
+use super::*;
+use crate::cluster::{Declared, MadeOf, Transport};
+use crate::reactor::Poll;
+use std::path::PathBuf;
+
+const REFERENCE: &str = include_str!("../../../config/reference.toml");
+const EXAMPLES: &[(&str, &str)] = &[
+    ("config/reference.toml", REFERENCE),
+    ("config/disk.toml", include_str!("../../../config/disk.toml")),
+    ("config/ram.toml", include_str!("../../../config/ram.toml")),
+];
+
+fn read(text: &str) -> Result<Loaded, ConfigError> {
+    parse(Path::new("p.toml"), text)
+}
+
+#[test]
+fn every_example_parses_and_none_is_forgotten() {
+    for (name, text) in EXAMPLES {
+        parse(Path::new(name), text).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut there: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    there.sort();
+    let mut known: Vec<_> = EXAMPLES.iter().map(|(n, _)| n.trim_start_matches("config/")).collect();
+    known.sort_unstable();
+    assert_eq!(there, known);
+}
+
+#[test]
+fn the_reference_says_the_defaults() {
+    let (loaded, d) = (read(REFERENCE).unwrap(), Options::default());
+    let o = loaded.options;
+    assert_eq!(loaded.log, Some(Level::Info));
+    assert_eq!((o.poll, o.stall_ns, o.wait_for_rpc), (d.poll, d.stall_ns, d.wait_for_rpc));
+    assert_eq!((o.rpc_socket, o.rpc), (d.rpc_socket, d.rpc));
+    assert_eq!((o.buffers, o.tcp, o.nvmf), (d.buffers, d.tcp, d.nvmf));
+    assert_eq!(format!("{:?}", o.store), format!("{:?}", d.store));
+    assert_eq!(o.declared, Declared { transport: Some(Transport::default()), ..Declared::default() });
+}
+
+/// Every key that is read stands in the reference, at least in a comment: the reader says which keys it knows.
+#[test]
+fn the_reference_names_every_key() {
+    let mut sections = vec![("node", ""), ("rpc", ""), ("memory", ""), ("tcp", ""), ("nvmf", ""), ("store", "")];
+    sections.push(("transport", ""));
+    let declared = [
+        ("bdevs", "name = 'b'\ntype = 'malloc'\nsize = 4096"),
+        ("bdevs", "name = 'b'\ntype = 'uring'\nfilename = '/f'"),
+        ("bdevs", "name = 'b'\ntype = 'delay'\nbase = 'x'"),
+        ("stores", "name = 's'\nbdev = 'b'"),
+        ("volumes", "store = 's'\nname = 'v'\nsize = 4096"),
+        ("subsystems", "nqn = 'nqn.2016-06.io.spdk:x'"),
+    ];
+    let texts = sections.into_iter().map(|(s, body)| format!("[{s}]\nzzz = 1\n{body}"));
+    let texts = texts.chain(declared.iter().map(|(s, body)| format!("[[{s}]]\nzzz = 1\n{body}")));
+    let mut keys = 0;
+    for text in texts {
+        let refused = read(&text).expect_err(&text);
+        let known = refused.reason.strip_prefix("unknown key; known here are ").expect(&refused.reason);
+        for key in known.split(", ") {
+            keys += 1;
+            assert!(REFERENCE.contains(&format!("{key} = ")), "'{key}' is not in config/reference.toml");
+        }
+    }
+    assert!(keys > 80, "only {keys} keys were found");
+}
+
+#[test]
+fn an_empty_file_is_the_defaults_and_values_count() {
+    assert_eq!(read("").unwrap().options.declared, Declared::default());
+    let o = read(
+        "[node]\ncores = '0-2'\npoll = 'always'\n[rpc]\nsocket = '/tmp/s'\nbody_bytes = '2MiB'\n[nvmf]\nconnect_ms = 0x3e8\n\
+         [memory]\nbuffers = [{ size = '4KiB', count = 8 }, { size = 2097152, count = 2 }]\n[store]\nfill_percent = 80",
+    )
+    .unwrap()
+    .options;
+    assert_eq!((o.cpus.as_slice(), o.poll), (&[0, 1, 2][..], Poll::Always));
+    assert_eq!((o.rpc.body_bytes, o.nvmf.connect_ms, o.store.fill_percent), (2 << 20, 1000, 80));
+    assert_eq!(o.buffers.classes().len(), 2);
+}
+
+#[test]
+fn declared_objects_are_read() {
+    let text = "
+[[bdevs]]
+name = 'M'
+type = 'malloc'
+size = '64MiB'
+block_size = 512
+[[bdevs]]
+name = 'slow'
+type = 'delay'
+base = 'M'
+read_us = 100
+[[stores]]
+name = 'lvs'
+bdev = 'slow'
+format = true
+[[volumes]]
+store = 'lvs'
+name = 'vol'
+size = '16MiB'
+[[subsystems]]
+nqn = 'nqn.2016-06.io.spdk:cnode1'
+hosts = ['nqn.2016-06.io.spdk:host1']
+namespaces = [{ bdev = 'lvs/vol', nsid = 3 }]
+listeners = ['127.0.0.1:4420', '[::1]:4420']
+";
+    let d = read(text).unwrap().options.declared;
+    let MadeOf::Delay(base, times) = &d.bdevs[1].made_of else { panic!("not a delay") };
+    assert_eq!((base.as_str(), times.read_avg_us, times.read_p99_us, times.write_p99_us), ("M", 100, 100, 0));
+    assert_eq!((d.stores[0].format, d.volumes[0].bytes, d.volumes[0].thin), (true, 16 << 20, true));
+    let s = &d.subsystems[0];
+    assert_eq!((s.namespaces[0].nsid, s.listeners.len(), s.hosts.len()), (Some(3), 2, 1));
+    assert!(!s.subsystem.allow_any_host, "closed unless it says so");
+}
+
+#[test]
+fn mistakes_are_said_with_file_line_column_key_and_reason() {
+    for (text, wanted) in [
+        ("[node]\ncorse = '0'", "p.toml:2:1: node.corse: unknown key; known here are cores, poll,"),
+        ("[nodes]\n", "p.toml:1:2: nodes: unknown key; known here are node, rpc,"),
+        ("[node]\ncores = 5", "p.toml:2:9: node.cores: must be a string, not an integer"),
+        ("[node]\ncores = '0-x'", "p.toml:2:9: node.cores: '0-x' is neither a CPU number nor a range"),
+        ("[node]\npoll = 'never'", "p.toml:2:8: node.poll: must be one of adaptive, always, not 'never'"),
+        ("[node]\nlog = 'loud'", "p.toml:2:7: node.log: must be one of error, warning,"),
+        ("[rpc]\nclients = 0", "p.toml:2:11: rpc.clients: must be 1 to 1024, not 0"),
+        ("[rpc]\nclients = -1", "p.toml:2:11: rpc.clients: must be 1 to 1024, not -1"),
+        ("[rpc]\nclients = 99999999999999999999", "p.toml:2:11: rpc.clients: must be 1 to 1024"),
+        ("[rpc]\n\nbody_bytes = '1MB'", "p.toml:3:14: rpc.body_bytes: must be a number of bytes or a size like"),
+        ("[rpc]\nsocket = ''", "p.toml:2:10: rpc.socket: is empty"),
+        ("[nvmf]\nheader_digest = 1", "p.toml:2:17: nvmf.header_digest: must be true or false, not an integer"),
+        (
+            "[nvmf]\nkeep_alive_min_ms = 90000\nkeep_alive_max_ms = 1000",
+            "p.toml:2:21: nvmf.keep_alive_min_ms: must not",
+        ),
+        ("[store]\nsegment_bytes = 100000", "p.toml:2:17: store.segment_bytes: must be a power of two"),
+        ("[memory]\nbuffers = [{ size = 4096, count = 1 }]", "p.toml:2:11: memory.buffers: the largest buffers hold"),
+        ("[memory]\nbuffers = [{ size = 4096 }]", "p.toml:2:12: memory.buffers[0].count: is missing"),
+        ("node = 1", "p.toml:1:8: node: must be a table, not an integer"),
+        ("[[bdevs]]\ntype = 'malloc'", "p.toml:1:1: bdevs[0].name: is missing"),
+        ("[[bdevs]]\nname = 'a/b'\ntype = 'malloc'", "p.toml:2:8: bdevs[0].name: bdev name 'a/b' contains '/'"),
+        ("[[bdevs]]\nname = 'a'\ntype = 'floppy'", "p.toml:3:8: bdevs[0].type: must be one of malloc,"),
+        ("[[bdevs]]\nname = 'a'\ntype = 'uring'", "p.toml:1:1: bdevs[0].filename: is missing"),
+        ("[[bdevs]]\nname = 'a'\ntype = 'malloc'\nsize = 5000", "p.toml:4:8: bdevs[0].size: must be a multiple of"),
+        ("[[bdevs]]\nname='a'\ntype='null'\nsize=8192\nbase='b'", "p.toml:5:1: bdevs[0].base: unknown key"),
+        ("[[volumes]]\nstore='s'\nname='v'\nsize='1KiB'", "p.toml:4:6: volumes[0].size: must be 4096 to"),
+        ("[[subsystems]]\nnqn = 'x'", "p.toml:2:7: subsystems[0].nqn: NQN 'x' does not begin with 'nqn.'"),
+        (
+            "[[subsystems]]\nnqn = 'nqn.2016-06.io.spdk:x'\nlisteners = ['localhost:1']",
+            "p.toml:3:14: subsystems[0].listeners[0]: must be ADDRESS:PORT",
+        ),
+        (
+            "[[subsystems]]\nnqn = 'nqn.2016-06.io.spdk:x'\nnamespaces = [{ nsid = 1 }]",
+            "p.toml:3:15: subsystems[0].namespaces[0].bdev: is missing",
+        ),
+        ("[transport]\nmax_io_size = 12288", "p.toml:2:15: transport.max_io_size: must be a power of two"),
+        ("[node\n", "p.toml:1:6: "),
+        ("a = 1\na = 2", "p.toml:2:1: "),
+        ("é = [", "p.toml:1:"),
+    ] {
+        let said = read(text).expect_err(text).to_string();
+        assert!(said.starts_with(wanted), "{text:?}:\n  {said}\nnot\n  {wanted}");
+    }
+    let missing = load(Path::new("/nonexistent/p.toml")).unwrap_err();
+    assert!(missing.starts_with("/nonexistent/p.toml: No such file"), "{missing}");
+}
+
+/// Damaged examples are refused or read, never a panic.
+#[test]
+fn any_damage_is_an_error_or_a_configuration() {
+    let mut rng = crate::base::rng::Rng::new(3);
+    let mut refused = 0;
+    for turn in 0..20_000 {
+        let mut text = EXAMPLES[turn % EXAMPLES.len()].1.as_bytes().to_vec();
+        for _ in 0..=rng.below(3) {
+            let at = rng.below(text.len() as u64) as usize;
+            match rng.below(3) {
+                0 => text[at] = b"\"'[]{}=.\n#09aZ "[rng.below(15) as usize],
+                1 if text.len() > 8 => drop(text.remove(at)),
+                _ => text.truncate(at.max(8)),
+            }
+        }
+        refused += u64::from(read(&String::from_utf8_lossy(&text)).is_err());
+    }
+    assert!(refused > 2000, "only {refused} were refused");
+}
