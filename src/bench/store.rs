@@ -455,7 +455,7 @@ impl StoreFigures {
             moved_blocks: u.counters.moved_blocks,
             page_blocks: u.counters.page_blocks,
             batches: u.counters.batches,
-            write_amplification: u.counters.cleaning_amplification(),
+            write_amplification: u.counters.cleaning_amplification().max(1.0),
             checksum_errors: u.counters.checksum_errors,
             start_ms: store.start_ns as f64 / 1e6,
         }
