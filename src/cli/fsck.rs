@@ -1,7 +1,7 @@
 //! `pollux fsck DEVICE`: checks a store that no node has open. Nothing is written.
 
 use crate::device::DeviceError;
-use crate::store::fsck::{NoStore, Report, check};
+use crate::store::fsck::{Finding, NoStore, Report, SliceReport, check};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -48,20 +48,20 @@ fn check_device(path: &Path) -> Result<Report, String> {
     lock(&file)?;
     let size = file.seek(SeekFrom::End(0)).map_err(|e| e.to_string())?;
     let bar = progress_bar();
-    let mut read = |at: u64, into: &mut [u8]| {
+    let read = |at: u64, into: &mut [u8]| {
         file.read_exact_at(into, at).map_err(|e| match e.raw_os_error() {
             Some(libc::EIO) | None => DeviceError::Media,
             Some(libc::ENXIO | libc::ENODEV) => DeviceError::Dead,
             Some(number) => DeviceError::Os(number),
         })
     };
-    let mut progress = |done: u64, total: u64| {
+    let progress = |done: u64, total: u64| {
         if let Some(bar) = &bar {
             bar.set_length(total);
             bar.set_position(done);
         }
     };
-    let report = check(size, &mut read, &mut progress);
+    let report = check(size, read, progress);
     if let Some(bar) = &bar {
         bar.finish_and_clear();
     }
@@ -93,39 +93,23 @@ fn progress_bar() -> Option<ProgressBar> {
 fn to_text(report: &Report) -> String {
     use std::fmt::Write;
     let mut out = String::new();
-    let p = &report.probed;
-    let uuid = uuid::Uuid::from_bytes(p.store);
-    let _ = writeln!(out, "store {} ({uuid}), {} slices of {} MiB", p.name, p.slices, p.slice_len >> 20);
-    for s in &report.slices {
+    let uuid = uuid::Uuid::from_bytes(report.store);
+    let _ = writeln!(out, "store {} ({uuid}), {} slices", report.name, report.slices.len());
+    for (number, s) in report.slices.iter().enumerate() {
         let _ = writeln!(
             out,
-            "slice {}: {} segments, {} batches, {} volumes, {} mapped blocks, {} MiB verified, {} batches replayed",
-            s.slice,
-            s.segments,
-            s.batches,
-            s.volumes,
-            s.mapped,
-            s.verified_bytes >> 20,
-            s.replayed
+            "slice {number}: {} of 4 superblocks, checkpoint {}, {} batches after it, {} volumes, {} mapped blocks",
+            s.superblocks, s.checkpoint, s.replayed, s.volumes, s.mapped
         );
         if s.torn > 0 {
-            let _ = writeln!(
-                out,
-                "slice {}: note: {} torn batches at the end of the log, dropped at open",
-                s.slice, s.torn
-            );
-        }
-        if s.lost > 0 {
-            let _ = writeln!(out, "slice {}: note: {} blocks are marked as lost", s.slice, s.lost);
+            let _ =
+                writeln!(out, "slice {number}: note: {} torn batches at the end of the log, dropped at open", s.torn);
         }
     }
     for finding in &report.findings {
         let _ = writeln!(out, "DAMAGE {finding}");
     }
-    if report.unlisted > 0 {
-        let _ = writeln!(out, "DAMAGE and {} more", report.unlisted);
-    }
-    let _ = match report.findings.len() as u64 + report.unlisted {
+    let _ = match report.findings_total {
         0 => write!(out, "clean"),
         n => write!(out, "{n} findings"),
     };
@@ -133,31 +117,18 @@ fn to_text(report: &Report) -> String {
 }
 
 fn to_json(report: &Report) -> Value {
-    let p = &report.probed;
-    let slices: Vec<Value> = report
-        .slices
-        .iter()
-        .map(|s| {
-            json!({
-                "slice": s.slice, "segments": s.segments, "batches": s.batches, "volumes": s.volumes,
-                "mapped_blocks": s.mapped, "lost_blocks": s.lost, "verified_bytes": s.verified_bytes,
-                "replayed_batches": s.replayed, "torn_batches": s.torn,
-            })
+    let slice = |(number, s): (usize, &SliceReport)| {
+        json!({
+            "slice": number, "superblocks": s.superblocks, "checkpoint": s.checkpoint, "replayed_batches": s.replayed,
+            "torn_batches": s.torn, "volumes": s.volumes, "mapped_blocks": s.mapped,
         })
-        .collect();
-    let findings: Vec<Value> = report
-        .findings
-        .iter()
-        .map(|f| json!({"slice": f.slice, "block": f.addr.0, "what": f.what.to_string()}))
-        .collect();
+    };
+    let finding = |f: &Finding| json!({"slice": f.slice, "block": f.addr.0, "what": f.to_string()});
     json!({
         "clean": report.is_clean(),
-        "store": {
-            "name": p.name.as_str(), "uuid": uuid::Uuid::from_bytes(p.store).to_string(), "slices": p.slices,
-            "slice_bytes": p.slice_len, "segment_bytes": p.segment_bytes,
-        },
-        "slices": slices,
-        "findings": findings,
-        "unlisted_findings": report.unlisted,
+        "store": {"name": report.name.as_str(), "uuid": uuid::Uuid::from_bytes(report.store).to_string()},
+        "slices": report.slices.iter().enumerate().map(slice).collect::<Vec<_>>(),
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+        "findings_total": report.findings_total,
     })
 }

@@ -2,8 +2,8 @@
 //! that starts with `pollux`, and with a status other than 0.
 
 pub mod bench;
-mod fsck;
 mod config;
+mod fsck;
 mod rpc;
 mod serve;
 

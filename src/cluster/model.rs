@@ -175,7 +175,7 @@ impl Default for Transport {
         Transport {
             max_queue_depth: 128,
             max_io_qpairs_per_ctrlr: 64,
-            in_capsule_data_size: 8192,
+            in_capsule_data_size: 16384,
             max_io_size: 1 << 20,
             max_aq_depth: 128,
             c2h_success: true,

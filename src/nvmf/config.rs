@@ -150,7 +150,7 @@ pub struct Subsystem {
     pub listeners: Vec<SocketAddr>,
     /// Smallest controller id handed out; at least 1.
     pub cntlid_min: u16,
-    /// Largest; at most FFEFh.
+    /// Largest; at most `FFEFh`.
     pub cntlid_max: u16,
     /// Largest NSID, 1..=1024 (NN).
     pub max_namespaces: u32,

@@ -205,12 +205,12 @@ impl Target {
         c.queued = VecDeque::with_capacity(usize::from(depth));
         c.io_max = transport.io_bytes_max;
         tx.reserve(usize::from(depth) * TX_BYTES, usize::from(depth) * TX_PIECES);
-        if !admin {
+        if admin {
+            assert!(ADMIN_CAPSULE as usize + 512 < crate::net::CARRY_MAX, "an admin capsule always fits the carry");
+        } else {
             let (digests, cpda) = (c.rules.digests(), self.config.cpda);
             let most = self.config.h2c_data_bytes;
             c.rules = Receiver::agreed(Side::Controller, digests, cpda, transport.in_capsule_bytes, most);
-        } else {
-            assert!(ADMIN_CAPSULE as usize + 512 < crate::net::CARRY_MAX, "an admin capsule always fits the carry");
         }
     }
 }

@@ -207,7 +207,7 @@ impl Segments {
                 let live = u128::from(s.live);
                 let age = u128::from(now_seq.saturating_sub(s.seq)) + 1;
                 // (1 - u) * age / (1 + u) in integers; ties go to the emptier bucket, which comes first.
-                let score = ((blocks - live) * age << 20) / (blocks + live);
+                let score = (((blocks - live) * age) << 20) / (blocks + live);
                 if s.live <= live_max && best.is_none_or(|(b, _)| score > b) {
                     best = Some((score, n));
                 }

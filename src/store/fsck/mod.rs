@@ -1,210 +1,294 @@
-//! The offline checker: reads a whole store and says what is damaged. `pollux fsck` and the crash simulation call it.
+//! The offline checker: reads a medium with nothing but the pure format code and says what is wrong with it. It writes
+//! nothing, shares no code with recovery beyond the decoders, and so is a second opinion on what recovery does.
 //!
-//! Each slice is opened by the store's own recovery over a [`Reader`], so that "what the log holds" has one definition:
-//! newest superblock, checkpoint, replay, holes and torn tails. Recovery's closing superblock write ends in the reader;
-//! nothing is ever written to the medium. Then every segment in use is walked, and every block that the index maps is
-//! verified against its checksum and against the batch header that must describe it ([`scan`]).
+//! Per slice: superblock copies, the checkpoint's pages, the log after it (by the rules of recovery: a torn tail is no
+//! damage, a hole before it is), and then every segment from its start, so that each mapped block is read, fits its
+//! checksum, and is described by exactly one batch as what the index says it is.
 
-mod finding;
-mod scan;
+mod map;
+mod reader;
+mod replay;
+mod segments;
 
-pub use finding::{FINDINGS_MAX, Finding, NoStore, Report, SliceReport, Subject, What};
-
-use super::config::{Limits, Probed, SliceConfig, probe};
-use super::error::StoreError;
+use super::config::{PROBE_BYTES, Probed, StoreName, layout, probe};
+use super::error::Damage;
 use super::format::superblock::SLOTS;
-use super::format::{Addr, FormatError, HEAD_BYTES, Superblock};
-use super::request::Phase;
-use super::slice::Slice;
-use crate::base::{BLOCK, CoreId, SliceId, Time};
-use crate::device::{Caps, DeviceError, Done, Op, Queue};
-use crate::mem::{Class, Pool};
+use super::format::{Addr, FormatError, HEAD_BYTES, LogId, Superblock};
+use crate::base::BLOCK;
+use crate::base::limits::SLICES_MAX;
+use crate::device::DeviceError;
+use map::Map;
+use reader::Reader;
+use std::fmt;
 
-/// Bytes that recovery reads at once at most.
-const WINDOW_BYTES: usize = 256 << 10;
-/// Buffers of recovery: one per read under way.
-const CLASSES: [Class; 2] = [Class { size: 64 << 10, count: 48 }, Class { size: WINDOW_BYTES, count: 48 }];
+/// Findings that a report lists; more are only counted.
+pub const FINDINGS_MAX: usize = 1000;
 
-/// Checks every slice of the store at the head of a device of `size` bytes. `read(offset, into)` reads whole 4 KiB blocks;
-/// `progress(done, total)` hears how far the check is, in bytes.
-///
-/// # Errors
-/// [`NoStore`] when there is nothing that could be checked. Damage is no error: it is in the report.
-pub fn check(
-    size: u64,
-    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), DeviceError>,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Report, NoStore> {
-    let mut pool = Pool::standalone(CoreId(0), &CLASSES).map_err(|_| NoStore::Memory)?;
-    check_with(&mut pool, size, read, progress)
+/// What is wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum What {
+    /// No copy of the superblock is valid, so nothing of the slice can be found.
+    Superblock,
+    /// A structure of the log.
+    Structure(Damage),
+    /// Batches from `batch` on are missing although they were durable through `durable`.
+    Hole {
+        /// The first missing batch.
+        batch: u64,
+        /// The last one known to have been durable.
+        durable: u64,
+    },
+    /// A block of a volume can not be read as what was written.
+    Payload {
+        /// The volume's id.
+        volume: u32,
+        /// The 4 KiB block of the volume.
+        block: u64,
+    },
+    /// A block that is mapped, but no batch describes what it is.
+    Undescribed {
+        /// The volume's id.
+        volume: u32,
+        /// The 4 KiB block of the volume.
+        block: u64,
+    },
+    /// A block whose content was found lost before; it reads as a media error until it is written again.
+    Lost {
+        /// The volume's id.
+        volume: u32,
+        /// The 4 KiB block of the volume.
+        block: u64,
+    },
 }
 
-/// [`check`] with the caller's buffers, for who checks often: the pool needs 33 free buffers of 256 KiB or more.
+/// Why it is wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Cause {
+    /// The bytes are not what they should be.
+    #[error("{0}")]
+    Format(#[from] FormatError),
+    /// The device can not read them.
+    #[error("{0}")]
+    Device(#[from] DeviceError),
+    /// It contradicts another structure.
+    #[error("contradicts what else is on the medium")]
+    Contradiction,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// The slice.
+    pub slice: u16,
+    /// Where, in 4 KiB blocks from the start of the slice.
+    pub addr: Addr,
+    /// What.
+    pub what: What,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slice {}, block {}: ", self.slice, self.addr.0)?;
+        match self.what {
+            What::Superblock => write!(f, "no valid superblock")?,
+            What::Structure(damage) => write!(f, "damaged {damage}")?,
+            What::Hole { batch, durable } => {
+                write!(f, "batches {batch} to {durable} are missing although they were durable")?;
+            }
+            What::Payload { volume, block } => write!(f, "volume {volume} block {block} is damaged")?,
+            What::Undescribed { volume, block } => write!(f, "volume {volume} block {block} is described by no batch")?,
+            What::Lost { volume, block } => write!(f, "volume {volume} block {block} is lost")?,
+        }
+        write!(f, ": {}", self.cause)
+    }
+}
+
+/// What was found in one slice.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct SliceReport {
+    /// Valid copies of the superblock, of four; after a crash or right after formatting fewer are no damage.
+    pub superblocks: u32,
+    /// Number of the newest checkpoint.
+    pub checkpoint: u64,
+    /// Batches in the log after the checkpoint.
+    pub replayed: u64,
+    /// Batches at the end of the log that a crash tore; nothing in them was acknowledged.
+    pub torn: u64,
+    /// Volumes.
+    pub volumes: u64,
+    /// Mapped blocks of 4 KiB, all read and verified unless a finding says otherwise.
+    pub mapped: u64,
+}
+
+/// What a check found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// The store's UUID.
+    pub store: [u8; 16],
+    /// Its name.
+    pub name: StoreName,
+    /// Its slices.
+    pub slices: Vec<SliceReport>,
+    /// What is wrong, at most [`FINDINGS_MAX`] of it.
+    pub findings: Vec<Finding>,
+    /// How much is wrong in all.
+    pub findings_total: u64,
+}
+
+impl Report {
+    /// True when nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.findings_total == 0
+    }
+
+    fn add(&mut self, finding: Finding) {
+        self.findings_total += 1;
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        }
+    }
+}
+
+/// Why a check could not begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoStore {
+    /// There is no store on the medium, or its superblocks are all gone.
+    #[error("no log store here: {0}")]
+    Format(FormatError),
+    /// The head of the medium can not be read.
+    #[error("the head of the device can not be read: {0}")]
+    Device(DeviceError),
+}
+
+/// Checks all slices of the store on a medium of `size` bytes.
+///
+/// `read` fills a buffer from a byte offset. `progress` is told the bytes checked and their total, often.
 ///
 /// # Errors
-/// As [`check`].
-pub fn check_with(
-    pool: &mut Pool,
+/// [`NoStore`] when no superblock of any slice can be found.
+pub fn check(
     size: u64,
-    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), DeviceError>,
-    progress: &mut dyn FnMut(u64, u64),
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<(), DeviceError>,
+    mut progress: impl FnMut(u64, u64),
 ) -> Result<Report, NoStore> {
-    let mut reader = Reader::new(size, read);
-    let (head, error) = reader.head(0);
-    let probed = match (probe(&head), error) {
-        (Ok(probed), _) => probed,
-        (Err(_), Some(error)) => return Err(NoStore::Read(error)),
-        (Err(cause), None) => return Err(NoStore::Superblock(cause)),
-    };
-    let slices = probed.slices;
-    let mut report = Report { probed, slices: Vec::new(), findings: Vec::new(), unlisted: 0 };
-    let total = u64::from(slices) * report.probed.slice_len;
-    for number in 0..slices {
-        let done = u64::from(number) * report.probed.slice_len;
-        progress(done, total);
-        check_slice(number, &mut reader, pool, &mut report, &mut |n| progress(done + n, total));
+    let probed = find(size, &mut read)?;
+    let slices = vec![SliceReport::default(); usize::from(probed.slices)];
+    let mut report = Report { store: probed.store, name: probed.name, slices, findings: Vec::new(), findings_total: 0 };
+    let total = probed.slice_len * u64::from(probed.slices);
+    for slice in 0..probed.slices {
+        let before = probed.slice_len * u64::from(slice);
+        let mut tell = |bytes: u64| progress(before + bytes, total);
+        let id = LogId { store: probed.store, slice };
+        report.slices[usize::from(slice)] = check_slice(id, &probed, before, &mut read, &mut tell, &mut report);
+        tell(probed.slice_len);
     }
-    progress(total, total);
     Ok(report)
 }
 
-fn check_slice(
-    number: u16,
-    reader: &mut Reader<'_>,
-    pool: &mut Pool,
-    report: &mut Report,
-    progress: &mut dyn FnMut(u64),
-) {
-    let cfg = config(&report.probed, number);
-    check_superblocks(&cfg, reader, report);
-    let mut counts = SliceReport { slice: number, ..SliceReport::default() };
-    let mut slice = Slice::open(cfg);
-    while matches!(slice.phase(), Phase::Starting { .. }) && slice.step(Time(0), reader, pool) {}
-    match slice.phase() {
-        Phase::Ready => scan::scan(&slice, reader, report, &mut counts, progress),
-        Phase::Failed(error) | Phase::Dead(error) => {
-            report.add(number, place_of(&error), What::Start(error));
-        }
-        Phase::Starting { .. } => unreachable!("reads end at once, so recovery never waits"),
-    }
-    slice.close(pool);
-    report.slices.push(counts);
-}
+type Read<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> Result<(), DeviceError>;
 
-fn config(probed: &Probed, number: u16) -> SliceConfig {
-    let limits = Limits {
-        segment_bytes: probed.segment_bytes,
-        batch_bytes: WINDOW_BYTES as u32,
-        batches: 1,
-        reads: 1,
-        partials: 1,
-        volumes: u16::MAX,
-        mark_idle_ns: 0,
-        ..Limits::default()
+/// Says whose medium it is, from the first slice or, when nothing of that is left, from any other.
+fn find(size: u64, read: Read<'_>) -> Result<Probed, NoStore> {
+    let mut head = vec![0; PROBE_BYTES];
+    let why = match look(0, size, read, &mut head) {
+        Ok(probed) => return Ok(probed),
+        Err(why) => why,
     };
-    SliceConfig {
-        store: probed.store,
-        name: probed.name,
-        slice: SliceId(number),
-        slices: probed.slices,
-        offset: u64::from(number) * probed.slice_len,
-        len: probed.slice_len,
-        token_tag: 0,
-        limits,
+    let counts = (1..).map(|n| 1u16 << n).take_while(|n| usize::from(*n) <= SLICES_MAX);
+    for (offset, _) in counts.filter_map(|n| layout(size, n).ok()).flatten().filter(|(offset, _)| *offset > 0) {
+        if let Ok(probed) = look(offset, size, read, &mut head)
+            && u64::from(probed.slice.0) * probed.slice_len == offset
+        {
+            return Ok(probed);
+        }
+    }
+    Err(why)
+}
+
+fn look(offset: u64, size: u64, read: Read<'_>, head: &mut [u8]) -> Result<Probed, NoStore> {
+    let len = (size.saturating_sub(offset) as usize).min(head.len()) / BLOCK * BLOCK;
+    let mut unreadable = None;
+    for (n, block) in head[..len].chunks_exact_mut(BLOCK).enumerate() {
+        if let Err(error) = read(offset + (n * BLOCK) as u64, block) {
+            block.fill(0);
+            unreadable = Some(error);
+        }
+    }
+    let probed = probe(&head[..len]).map_err(|why| unreadable.map_or(NoStore::Format(why), NoStore::Device))?;
+    let end = probed.slice_len.checked_mul(u64::from(probed.slices));
+    if end.is_none_or(|end| end > size) {
+        return Err(NoStore::Format(FormatError::Field));
+    }
+    Ok(probed)
+}
+
+/// What the parts of a slice's check share.
+struct Check<'a> {
+    id: LogId,
+    sb: Superblock,
+    reader: Reader<'a>,
+    map: Map,
+    report: &'a mut Report,
+}
+
+impl Check<'_> {
+    fn find(&mut self, addr: Addr, what: What, cause: Cause) {
+        self.report.add(Finding { slice: self.id.slice, addr, what, cause });
     }
 }
 
-/// All four copies are written at format and two by each later write, so each must be valid.
-fn check_superblocks(cfg: &SliceConfig, reader: &mut Reader<'_>, report: &mut Report) {
-    if cfg.offset + cfg.len > reader.caps.size {
-        return;
-    }
-    let (head, _) = reader.head(cfg.offset);
-    for copy in SLOTS.into_iter().flatten() {
-        let bytes = &head[copy as usize * BLOCK..][..BLOCK];
-        let cause = match Superblock::decode(bytes) {
-            Ok(sb) if sb.id.store == cfg.store && sb.id.slice == cfg.slice.0 => continue,
-            Ok(_) => FormatError::Stranger,
-            Err(cause) => cause,
-        };
-        report.add(cfg.slice.0, Addr(copy), What::Superblock(cause));
-    }
+fn check_slice<'a>(
+    id: LogId,
+    probed: &Probed,
+    base: u64,
+    read: Read<'a>,
+    tell: &mut dyn FnMut(u64),
+    report: &'a mut Report,
+) -> SliceReport {
+    let mut summary = SliceReport::default();
+    let mut reader = Reader::new(read, base);
+    let (sb, valid) = match superblock(&id, probed, base, &mut reader) {
+        Ok(found) => found,
+        Err(cause) => {
+            report.add(Finding { slice: id.slice, addr: Addr(0), what: What::Superblock, cause });
+            return summary;
+        }
+    };
+    (summary.superblocks, summary.checkpoint) = (valid, sb.checkpoint);
+    let mut check = Check { id, sb, reader, map: Map::new(), report };
+    check.load_checkpoint();
+    (summary.replayed, summary.torn) = check.replay();
+    summary.volumes = check.map.volumes() as u64;
+    summary.mapped = check.verify_segments(tell);
+    summary
 }
 
-fn place_of(error: &StoreError) -> Addr {
-    match error {
-        StoreError::Damaged { addr, .. } | StoreError::Hole { addr, .. } => *addr,
-        _ => Addr::NONE,
-    }
-}
-
-/// The medium as recovery sees it: memory-speed reads through the caller's function; writes are taken and forgotten.
-struct Reader<'a> {
-    caps: Caps,
-    read: &'a mut dyn FnMut(u64, &mut [u8]) -> Result<(), DeviceError>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(size: u64, read: &'a mut dyn FnMut(u64, &mut [u8]) -> Result<(), DeviceError>) -> Reader<'a> {
-        let caps = Caps {
-            size,
-            block_size: 512,
-            io_bytes_max: 2 << 20,
-            depth: 1,
-            volatile_cache: false,
-            atomic_bytes: 512,
-            write_zeroes: false,
-            discard: false,
-            read_only: false,
-        };
-        Reader { caps, read }
-    }
-
-    /// Reads blocks, one by one where they can not be read at once; `bad(i)` hears of each that can not, which is zeroed.
-    fn blocks(&mut self, offset: u64, into: &mut [u8], mut bad: impl FnMut(usize, DeviceError)) {
-        const PIECE: usize = 1 << 20;
-        for (n, piece) in into.chunks_mut(PIECE).enumerate() {
-            let at = n * PIECE;
-            if (self.read)(offset + at as u64, piece).is_ok() {
-                continue;
+/// The newest superblock of a slice, and how many copies of any are valid.
+fn superblock(id: &LogId, probed: &Probed, base: u64, reader: &mut Reader<'_>) -> Result<(Superblock, u32), Cause> {
+    let mut newest: Option<Superblock> = None;
+    let mut why = Cause::Format(FormatError::Magic);
+    let mut valid = 0;
+    for n in SLOTS.iter().flatten() {
+        let found = reader.block(Addr(*n)).and_then(|block| Ok(Superblock::decode(block)?));
+        match found {
+            Ok(sb) if sb.id != *id || sb.offset != base || sb.len != probed.slice_len || sb.slices != probed.slices => {
+                why = Cause::Format(FormatError::Stranger);
             }
-            for (i, block) in piece.chunks_mut(BLOCK).enumerate() {
-                if let Err(error) = (self.read)(offset + (at + i * BLOCK) as u64, block) {
-                    block.fill(0);
-                    bad(at / BLOCK + i, error);
+            Ok(sb) => {
+                valid += 1;
+                if newest.as_ref().is_none_or(|best| best.sequence < sb.sequence) {
+                    newest = Some(sb);
                 }
             }
+            Err(error) => why = error,
         }
     }
-
-    /// The superblocks of the slice at `offset`, zeroes past the end of the device, and the last read error.
-    fn head(&mut self, offset: u64) -> (Vec<u8>, Option<DeviceError>) {
-        let mut head = vec![0; HEAD_BYTES];
-        let there = (self.caps.size.saturating_sub(offset) as usize / BLOCK * BLOCK).min(HEAD_BYTES);
-        let mut error = None;
-        self.blocks(offset, &mut head[..there], |_, e| error = Some(e));
-        (head, error)
-    }
+    newest.map(|sb| (sb, valid)).ok_or(why)
 }
 
-impl Queue for Reader<'_> {
-    fn caps(&self) -> &Caps {
-        &self.caps
-    }
-    fn submit(&mut self, op: Op) -> Result<(), Op> {
-        unreachable!("everything ends at once, nothing is submitted: {op:?}")
-    }
-    fn kick(&mut self) {}
-    fn poll(&mut self, _: Time, _: &mut Vec<Done>) -> usize {
-        0
-    }
-    fn inflight(&self) -> usize {
-        0
-    }
-    fn read_now(&mut self, offset: u64, into: &mut [u8]) -> Option<Result<(), DeviceError>> {
-        Some((self.read)(offset, into))
-    }
-    fn write_now(&mut self, _: u64, _: &[u8]) -> Option<Result<(), DeviceError>> {
-        Some(Ok(()))
-    }
-}
+const _: () = assert!(PROBE_BYTES == HEAD_BYTES);
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,5 @@
 mod basics;
 mod damage;
 mod disk;
-mod fsck;
 mod harness;
 mod random;

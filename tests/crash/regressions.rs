@@ -1,0 +1,1 @@
+//! Seeds that once found a bug, with what it was.
