@@ -12,6 +12,9 @@
 //! ```
 //! One worker is one thread with its own target and its own part of the range; nothing is shared but counters.
 
+#[cfg(test)]
+mod tests;
+
 pub mod clock;
 pub mod device;
 pub mod echo;

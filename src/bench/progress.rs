@@ -66,6 +66,7 @@ impl Progress {
 fn name(stage: Stage) -> &'static str {
     match stage {
         Stage::ReadBefore => "checking log",
+        Stage::Prefill => "filling",
         Stage::Warmup => "warming up",
         Stage::Timed => "running",
         Stage::ReadAfter => "reading back",

@@ -18,7 +18,7 @@ use super::verify::log::{Identity, Log};
 use super::verify::{Setup, Verifier};
 use super::worker::{Passes, Plan, Results, Shared, Stopped, Worker};
 use super::workload::{Pattern, Skew, Spec};
-use crate::base::CoreId;
+use crate::base::{BLOCK, CoreId};
 use crate::initiator::Config;
 use crate::initiator::url::Url;
 use crate::net::{Tcp, TcpConfig};
@@ -120,6 +120,8 @@ pub struct Options {
     pub skew: Skew,
     /// A Flush after so many writes.
     pub flush_every: u32,
+    /// Write the whole range once before measuring.
+    pub prefill: bool,
     /// Verify mode.
     pub verify: Option<Verify>,
     /// NVMe/TCP digests.
@@ -264,7 +266,7 @@ fn run_store(
     }
     let refused = |e: super::store::OpenStoreError| RunError::Target(spec.to_string(), e.to_string());
     let seed = options.seed.unwrap_or_else(fresh_number);
-    let (shared, name) = (Shared::new(1), format!("store on {spec}"));
+    let (shared, name, special_is_fill) = (Shared::new(1), format!("store on {spec}"), store.blocks.is_none());
     let (alive, over) = tokio::sync::mpsc::channel(1);
     let (skew, store, core) = (options.skew, store.clone(), options.cores.first().copied());
     let body = {
@@ -281,7 +283,10 @@ fn run_store(
     let thread = thread.map_err(|e| RunError::System("thread", e))?;
     watch(&shared, over, options.progress)?;
     let measured = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    conclude(options, &measured.map_err(refused)?, name, 1, seed)
+    // What was run is not what --rw says.
+    let rw = if special_is_fill { "fill" } else { "mapping" };
+    let options = Options { rw: rw.into(), block_bytes: BLOCK as u32, read_percent: 0, ..options.clone() };
+    conclude(&options, &measured.map_err(refused)?, name, 1, seed)
 }
 
 /// Write amplification or memory and restart; the figures are in the results.
@@ -375,6 +380,7 @@ fn plan(options: &Options, extent: &Extent, index: usize, count: usize, seed: u6
         drain_ns: ns(options.timeout) + 1_000_000_000,
         passes: Passes {
             before: verify.is_some_and(|v| v.log.is_some()),
+            prefill: options.prefill && !verify.is_some_and(|v| v.only),
             workload: !verify.is_some_and(|v| v.only),
             after: verify.is_some_and(|v| !v.only && !v.no_read_back),
         },

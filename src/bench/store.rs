@@ -107,7 +107,7 @@ impl Store {
         let (arena, classes) = buffers(options)?;
         let mut pool = Pool::new(CoreId(0), &arena, &classes).expect("the arena was made for these buffers");
         let mut queue = medium.queue(CoreId(0), DEPTH.min(medium.caps().depth), &[arena.span()])?;
-        let found = if options.format { None } else { probe(&mut queue, &mut pool, clock)? };
+        let found = if options.format { None } else { probe(&mut queue, &mut pool, clock) };
         let (offset, len) = store::layout(queue.caps().size, 1)?[0];
         let config = SliceConfig {
             store: found.as_ref().map_or_else(|| *uuid::Uuid::new_v4().as_bytes(), |p| p.store),
@@ -285,7 +285,7 @@ fn buffers(options: &StoreOptions) -> std::io::Result<(Arena, Vec<Class>)> {
 }
 
 /// What store is on the device, if any.
-fn probe(queue: &mut AnyQueue, pool: &mut Pool, clock: &Clock) -> Result<Option<store::Probed>, OpenStoreError> {
+fn probe(queue: &mut AnyQueue, pool: &mut Pool, clock: &Clock) -> Option<store::Probed> {
     let mut head = vec![0; PROBE_BYTES.min(queue.caps().size as usize)];
     for (n, part) in head.chunks_mut(BLOCK).enumerate() {
         let buf = pool.get(part.len()).expect("a fresh pool");
@@ -305,7 +305,7 @@ fn probe(queue: &mut AnyQueue, pool: &mut Pool, clock: &Clock) -> Result<Option<
         }
         pool.put(buf);
     }
-    Ok(store::probe(&head).ok())
+    store::probe(&head).ok()
 }
 
 impl Target for Store {
@@ -455,7 +455,7 @@ impl StoreFigures {
             moved_blocks: u.counters.moved_blocks,
             page_blocks: u.counters.page_blocks,
             batches: u.counters.batches,
-            write_amplification: u.counters.cleaning_amplification(),
+            write_amplification: u.counters.cleaning_amplification().max(1.0),
             checksum_errors: u.counters.checksum_errors,
             start_ms: store.start_ns as f64 / 1e6,
         }

@@ -60,6 +60,8 @@ pub struct Plan {
 pub struct Passes {
     /// Read back everything the log knows before anything else.
     pub before: bool,
+    /// Write the whole part once before measuring.
+    pub prefill: bool,
     /// The workload itself.
     pub workload: bool,
     /// Read back everything written at the end.
@@ -72,6 +74,8 @@ pub struct Passes {
 pub enum Stage {
     /// Reading back what earlier runs wrote.
     ReadBefore,
+    /// Writing the whole range once.
+    Prefill,
     /// Load, not yet measured.
     Warmup,
     /// Load.
@@ -83,7 +87,8 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Stage; 5] = [Stage::ReadBefore, Stage::Warmup, Stage::Timed, Stage::ReadAfter, Stage::Over];
+    const ALL: [Stage; 6] =
+        [Stage::ReadBefore, Stage::Prefill, Stage::Warmup, Stage::Timed, Stage::ReadAfter, Stage::Over];
 }
 
 /// What a worker lets others see of itself, on a cache line of its own.

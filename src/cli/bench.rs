@@ -160,6 +160,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub flush: u32,
 
+    /// Write the whole range once before measuring, so that reads find data
+    #[arg(long)]
+    pub prefill: bool,
+
     /// Verify: recognise everything written, check everything read
     #[arg(long)]
     pub verify: bool,
@@ -344,6 +348,7 @@ fn options(args: Args) -> Result<Options, String> {
         range: args.range,
         skew: args.skew,
         flush_every: args.flush,
+        prefill: args.prefill,
         verify: verify.then_some(Verify {
             log: args.verify_log,
             only: args.verify_only,

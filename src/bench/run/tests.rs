@@ -20,6 +20,7 @@ pub(in crate::bench) fn options(spec: &str) -> Options {
         range: None,
         skew: Skew::Uniform,
         flush_every: 0,
+        prefill: false,
         verify: None,
         digests: Digests::default(),
         hostnqn: None,

@@ -157,7 +157,7 @@ fn plan(about: &super::super::target::About, units: u64, options: &FillOptions) 
         count: None,
         rate: None,
         drain_ns: 60_000_000_000,
-        passes: Passes { before: false, workload: true, after: false },
+        passes: Passes { before: false, prefill: false, workload: true, after: false },
     }
 }
 

@@ -79,7 +79,7 @@ pub fn measure(
         count: Some(blocks),
         rate: None,
         drain_ns: 60_000_000_000,
-        passes: Passes { before: false, workload: true, after: false },
+        passes: Passes { before: false, prefill: false, workload: true, after: false },
     };
     let results = Worker::new(&mut store, plan, None, *clock, Arc::clone(shared), 0).run();
     if results.stopped.is_some() || results.errors > 0 {

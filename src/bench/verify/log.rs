@@ -14,7 +14,7 @@
 
 use super::ledger::Ledger;
 use crate::base::crc::crc32c;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -57,6 +57,9 @@ pub enum LogError {
         "verify log {0}: belongs to another volume ({1:016x}, {2}-byte blocks); this one is {3:016x}, {4}-byte blocks"
     )]
     OtherVolume(PathBuf, u64, u32, u64, u32),
+    /// Another run has it open.
+    #[error("verify log {0}: in use by another run")]
+    InUse(PathBuf),
     /// A record in the middle fails its checksum.
     #[error("verify log {0}: damaged at byte {1}")]
     Damaged(PathBuf, u64),
@@ -159,23 +162,21 @@ impl Log {
     /// [`LogError`].
     pub fn open(path: &Path, identity: Identity) -> Result<Opened, LogError> {
         let failed = |e| LogError::Io(path.to_owned(), e);
-        let mut old = match File::open(path) {
-            Ok(file) if file.metadata().map_err(failed)?.len() > 0 => file,
-            Ok(_) => return Log::create(path, identity),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Log::create(path, identity),
-            Err(e) => return Err(failed(e)),
-        };
-        let known = read_header(path, &mut old, &identity)?;
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
+        let mut file = lock(path, file)?;
+        if file.metadata().map_err(failed)?.len() == 0 {
+            return Log::begin(path, file, identity);
+        }
+        let known = read_header(path, &mut file, &identity)?;
         let first = known.first.min(identity.first);
         let end = (known.first + known.blocks).max(identity.first + identity.blocks);
         let identity = Identity { first, blocks: end - first, ..known };
-        let replayed = replay(path, old, identity)?;
+        let replayed = replay(path, &file, identity)?;
         let run = replayed.runs + 1;
         let grew = identity != known;
         let log = if grew || replayed.records > REWRITE_AT.max(4 * compact_records(&replayed.ledger)) {
-            rewrite(path, identity, &replayed).map_err(failed)?
+            rewrite(path, identity, &replayed)?
         } else {
-            let file = OpenOptions::new().append(true).open(path).map_err(failed)?;
             file.set_len(replayed.valid_len).map_err(failed)?;
             Log { path: path.to_owned(), file }
         };
@@ -183,10 +184,8 @@ impl Log {
         Ok(Opened { log, ledger: replayed.ledger, writer: identity.writer, run })
     }
 
-    fn create(path: &Path, identity: Identity) -> Result<Opened, LogError> {
-        let failed = |e| LogError::Io(path.to_owned(), e);
-        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
-        file.write_all(&emit_header(&identity)).map_err(failed)?;
+    fn begin(path: &Path, mut file: File, identity: Identity) -> Result<Opened, LogError> {
+        file.write_all(&emit_header(&identity)).map_err(|e| LogError::Io(path.to_owned(), e))?;
         let log = Log { path: path.to_owned(), file };
         log.begin_run(1)?;
         Ok(Opened { log, ledger: Ledger::new(identity.first, identity.blocks), writer: identity.writer, run: 1 })
@@ -253,7 +252,7 @@ struct Replayed {
     valid_len: u64,
 }
 
-fn replay(path: &Path, file: File, id: Identity) -> Result<Replayed, LogError> {
+fn replay(path: &Path, file: &File, id: Identity) -> Result<Replayed, LogError> {
     let mut input = BufReader::with_capacity(1 << 20, file);
     let mut out = Replayed { ledger: Ledger::new(id.first, id.blocks), runs: 0, records: 0, valid_len: HEADER as u64 };
     let mut bad_at = None;
@@ -329,30 +328,50 @@ fn compact_records(ledger: &Ledger) -> u64 {
     count
 }
 
-/// Replaces the file by one that holds the state and nothing else. The new file is whole before it takes the old one's
-/// name.
-fn rewrite(path: &Path, id: Identity, replayed: &Replayed) -> io::Result<Log> {
+/// Two runs on one log would each hold the target to half of the truth.
+fn lock(path: &Path, file: File) -> Result<File, LogError> {
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LogError::InUse(path.to_owned())),
+        Err(TryLockError::Error(e)) => Err(LogError::Io(path.to_owned(), e)),
+    }
+}
+
+/// Replaces the file by one that holds the state and nothing else. The new file is whole, and locked, before it takes
+/// the old one's name.
+fn rewrite(path: &Path, id: Identity, replayed: &Replayed) -> Result<Log, LogError> {
+    let failed = |e| LogError::Io(path.to_owned(), e);
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let fresh = PathBuf::from(name);
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(&fresh)?);
+    // Whatever a killed run left under this name is of no use.
+    match std::fs::remove_file(&fresh) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    let file = OpenOptions::new().read(true).append(true).create_new(true).open(&fresh).map_err(failed)?;
+    let file = lock(path, file)?;
+    write_state(&file, id, replayed).and_then(|()| file.sync_all()).map_err(failed)?;
+    std::fs::rename(&fresh, path).map_err(failed)?;
+    Ok(Log { path: path.to_owned(), file })
+}
+
+fn write_state(file: &File, id: Identity, replayed: &Replayed) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, file);
     out.write_all(&emit_header(&id))?;
     out.write_all(&Record { fact: Fact::Run, block: 0, count: 1, generation: replayed.runs }.emit())?;
     let mut pending = Vec::with_capacity(1 << 16);
-    let mut failed = Ok(());
+    let mut written = Ok(());
     facts(&replayed.ledger, |fact, block, generation| {
         append(&mut pending, fact, block, generation);
-        if pending.len() >= (1 << 16) - RECORD && failed.is_ok() {
-            failed = out.write_all(&pending);
+        if pending.len() >= (1 << 16) - RECORD && written.is_ok() {
+            written = out.write_all(&pending);
             pending.clear();
         }
     });
-    failed?;
+    written?;
     out.write_all(&pending)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    std::fs::rename(&fresh, path)?;
-    let file = OpenOptions::new().append(true).open(path)?;
-    Ok(Log { path: path.to_owned(), file })
+    out.flush()
 }
 
 #[cfg(test)]

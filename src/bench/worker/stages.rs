@@ -10,6 +10,9 @@ impl<T: Target> Worker<T> {
         if self.plan.passes.before {
             self.read_back(Stage::ReadBefore)?;
         }
+        if self.plan.passes.prefill {
+            self.prefill()?;
+        }
         if self.plan.passes.workload {
             self.load()?;
         }
@@ -77,9 +80,35 @@ impl<T: Target> Worker<T> {
         }
     }
 
+    /// Nothing that happens from here on is measured.
+    fn close_window(&mut self) {
+        self.window = Window { start: Time(u64::MAX), end: Time(u64::MAX), last_done: Time(0) };
+    }
+
+    /// Writes every unit of the part once, in order.
+    fn prefill(&mut self) -> Result<(), Stopped> {
+        self.close_window();
+        let (mut unit, blocks) = (0, self.plan.unit_blocks);
+        let mut turns = 0u32;
+        while unit < self.plan.units {
+            self.reap()?;
+            while unit < self.plan.units && self.may_start() {
+                let (lba, now) = (self.plan.first_lba + unit * u64::from(blocks), self.now);
+                self.start(Kind::Write, lba, blocks, now);
+                unit += 1;
+            }
+            self.kick()?;
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(PUBLISH_EVERY) {
+                self.publish(Stage::Prefill, unit, self.plan.units);
+            }
+        }
+        self.wait_all()
+    }
+
     /// Reads every block that was ever written, in order, and judges it.
     fn read_back(&mut self, stage: Stage) -> Result<(), Stopped> {
-        self.window = Window { start: Time(u64::MAX), end: Time(u64::MAX), last_done: Time(0) };
+        self.close_window();
         let Some(verifier) = &self.verifier else { return Ok(()) };
         let (first, total) = (verifier.ledger().first(), verifier.ledger().len());
         let mut next = Some(first);

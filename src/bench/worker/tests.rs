@@ -175,7 +175,7 @@ fn plan(pattern: Pattern, read_percent: u8, count: u64) -> Plan {
         count: Some(count),
         rate: None,
         drain_ns: 50_000_000,
-        passes: Passes { before: false, workload: true, after: true },
+        passes: Passes { before: false, prefill: false, workload: true, after: true },
     }
 }
 
@@ -231,6 +231,18 @@ fn each_misdeed_is_found_by_its_name() {
             }
         }
     }
+}
+
+#[test]
+fn a_prefill_writes_everything_once_and_is_not_measured() {
+    let mut model = Model::new(500, 8, Fate::Honest);
+    let mut p = plan(Pattern::Random, 100, 300);
+    p.passes.prefill = true;
+    let r = run(&mut model, p, true);
+    assert_eq!((r.write.ops, r.write.samples(), r.read.ops, r.errors), (0, 0, 300, 0));
+    assert_eq!(r.findings.unknown, 0, "nothing is left unwritten");
+    assert_eq!(r.findings.checked, (300 + 50) * 8);
+    assert!(model.disk[..16 * BLOCK].iter().all(|b| *b == 0), "nothing outside the part is touched");
 }
 
 #[test]

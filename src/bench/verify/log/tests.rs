@@ -44,17 +44,19 @@ fn live(log: &Log, ledger: &mut Ledger, seed: u64, steps: u32) {
 fn state_survives_reopening_and_a_torn_tail() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let Opened { log, mut ledger, writer, run } = Log::open(&path, ID).unwrap();
-    assert_eq!((writer, run), (77, 1));
+    let mut opened = Log::open(&path, ID).unwrap();
+    assert_eq!((opened.writer, opened.run), (77, 1));
     for round in 0..5u32 {
-        live(&log, &mut ledger, u64::from(round), 300);
+        live(&opened.log, &mut opened.ledger, u64::from(round), 300);
         // A process killed while appending leaves part of a record behind.
         let garbage = [0x5a; 11];
-        log.file.try_clone().unwrap().write_all(&garbage[..round as usize * 2]).unwrap();
-        let again = Log::open(&path, Identity { writer: 1, ..ID }).unwrap();
-        assert_eq!(facts_of(&again.ledger), facts_of(&ledger));
-        assert_eq!((again.writer, again.run), (77, round + 2), "writer stays, runs count");
-        drop(again);
+        (&opened.log.file).write_all(&garbage[..round as usize * 2]).unwrap();
+        let before = facts_of(&opened.ledger);
+        assert!(matches!(Log::open(&path, ID), Err(LogError::InUse(_))), "one run at a time");
+        drop(opened);
+        opened = Log::open(&path, Identity { writer: 1, ..ID }).unwrap();
+        assert_eq!(facts_of(&opened.ledger), before);
+        assert_eq!((opened.writer, opened.run), (77, round + 2), "writer stays, runs count");
         // Cut the garbage off, as the reopened handle did for itself.
         assert_eq!((std::fs::metadata(&path).unwrap().len() as usize - HEADER) % RECORD, 0);
     }
@@ -66,6 +68,7 @@ fn rewriting_keeps_the_state_and_shrinks_the_file() {
     let path = dir.path().join("log");
     let Opened { log, mut ledger, .. } = Log::open(&path, ID).unwrap();
     live(&log, &mut ledger, 9, 70_000);
+    drop(log);
     let before = std::fs::metadata(&path).unwrap().len();
     let again = Log::open(&path, ID).unwrap();
     assert_eq!(facts_of(&again.ledger), facts_of(&ledger));
@@ -85,8 +88,10 @@ fn a_larger_range_extends_the_log() {
     let mut batch = Vec::new();
     append(&mut batch, Fact::Acknowledged, 20, generation);
     log.write(&batch).unwrap();
+    drop(log);
     let wider = Log::open(&path, Identity { first: 24, blocks: 100, ..ID }).unwrap();
     assert_eq!((wider.ledger.first(), wider.ledger.len(), wider.ledger.floor(20)), (16, 108, 1));
+    drop(wider);
     let narrower = Log::open(&path, Identity { first: 30, blocks: 1, ..ID }).unwrap();
     assert_eq!((narrower.ledger.first(), narrower.ledger.len(), narrower.ledger.floor(20)), (16, 108, 1));
 }
