@@ -46,9 +46,7 @@ impl<V: Volumes> Handler for Joined<'_, V> {
 
     fn paused(&mut self, conn: ConnId) -> bool {
         let turn = self.target.turn;
-        self.target
-            .conn(conn)
-            .is_some_and(|c| matches!(c.state(), State::Attaching { .. }) || c.blocked == turn)
+        self.target.conn(conn).is_some_and(|c| matches!(c.state(), State::Attaching { .. }) || c.blocked == turn)
     }
 
     fn closed(&mut self, conn: ConnId, _why: Closed) {

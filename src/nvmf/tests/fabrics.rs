@@ -225,7 +225,10 @@ fn log_pages() {
     rig.pass_ms(400);
     let (_, page) = log(&mut rig, &mut admin, lid::SMART, 512, 0, false);
     let smart = Smart::ref_from_bytes(&page).unwrap();
-    assert_eq!((smart.reads.get(), smart.writes.get(), smart.units_read.get(), smart.units_written.get()), (1, 1, 3, 1));
+    assert_eq!(
+        (smart.reads.get(), smart.writes.get(), smart.units_read.get(), smart.units_written.get()),
+        (1, 1, 3, 1)
+    );
     assert_eq!((smart.spare, smart.used), (100, 0));
     let (_, page) = log(&mut rig, &mut admin, lid::FIRMWARE, 512, 0, false);
     assert_eq!(get_ascii(&FirmwareSlots::ref_from_bytes(&page).unwrap().revisions[0]), "fw1");

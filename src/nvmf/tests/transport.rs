@@ -88,10 +88,15 @@ fn lies_about_data() {
         ("early LAST", |d| d.ch.flags |= pdu::LAST_PDU, Fes::InvalidHeaderField, 1),
         ("length against PLEN", |d| d.datal = 4095.into(), Fes::InvalidHeaderField, 16),
         ("PDO", |d| d.ch.pdo = 20, Fes::InvalidHeaderField, 3),
-        ("too long", |d| {
-            d.datal = 8196.into();
-            d.ch.plen = (24 + 8196).into();
-        }, Fes::LimitExceeded, 0),
+        (
+            "too long",
+            |d| {
+                d.datal = 8196.into();
+                d.ch.plen = (24 + 8196).into();
+            },
+            Fes::LimitExceeded,
+            0,
+        ),
     ];
     for (qid, (what, lie, fes, fei)) in (1..).zip(cases) {
         let q = rig.queue(0, NQN, admin.cntlid, qid, 4, none);
@@ -109,8 +114,12 @@ fn lies_about_data() {
     let cases: [(&str, Script, Fes, u32); 3] = [
         ("overlap", |t| vec![piece(t, 0, 4096, false), piece(t, 0, 4096, false)], Fes::OutOfRange, 0),
         ("late LAST", |t| vec![piece(t, 0, 4096, false), piece(t, 4096, 4096, false)], Fes::InvalidHeaderField, 1),
-        ("after the end", |t| vec![piece(t, 0, 4096, false), piece(t, 4096, 4096, true), piece(t, 8192, 8, true)],
-            Fes::InvalidHeaderField, 10),
+        (
+            "after the end",
+            |t| vec![piece(t, 0, 4096, false), piece(t, 4096, 4096, true), piece(t, 8192, 8, true)],
+            Fes::InvalidHeaderField,
+            10,
+        ),
     ];
     for (qid, (what, script, fes, fei)) in (20..).zip(cases) {
         let q = rig.queue(0, NQN, admin.cntlid, qid, 4, none);
@@ -228,11 +237,15 @@ fn teardown_with_commands_in_flight_leaves_nothing() {
         match way {
             0 => rig.host.close(q.conn, Close::Now),
             1 => rig.host.close(admin.conn, Close::Now),
-            2 => rig.send(admin.conn, crate::wire::nvme_tcp::pdu::TermReq::new(
-                crate::wire::nvme_tcp::Kind::H2cTermReq,
-                crate::wire::nvme_tcp::Fault::field(0),
-                0,
-            ).as_bytes()),
+            2 => rig.send(
+                admin.conn,
+                crate::wire::nvme_tcp::pdu::TermReq::new(
+                    crate::wire::nvme_tcp::Kind::H2cTermReq,
+                    crate::wire::nvme_tcp::Fault::field(0),
+                    0,
+                )
+                .as_bytes(),
+            ),
             _ => rig.send(admin.conn, &[0xff; 64]),
         }
         rig.turns(300);
