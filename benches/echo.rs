@@ -8,7 +8,7 @@
 
 use pollux::base::{CoreId, Time};
 use pollux::mem::{Class, Pool};
-use pollux::net::{Closed, ConnId, Handler, ListenerId, Net, Tcp, TcpConfig, Tx};
+use pollux::net::{AnyNet, Closed, ConnId, Handler, ListenerId, Net, TcpConfig, Tx};
 use pollux::reactor::Clock;
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -54,7 +54,7 @@ impl Args {
             (args.secs, args.rounds, args.depths) = (0.05, 1, vec![4]);
         }
         if args.engines.is_empty() {
-            args.engines = ["raw", "tcp"].map(str::to_owned).to_vec();
+            args.engines = ["raw", "tcp", "uring"].map(str::to_owned).to_vec();
         }
         args
     }
@@ -134,7 +134,7 @@ fn client(addr: SocketAddr, args: &Args, depth: usize) -> (f64, u64) {
             }
         }
         turns += 1;
-        if turns & 15 == 0 {
+        if turns % 16 == 0 {
             let now = Instant::now();
             match begun {
                 None if now > warm => (begun, counted_from) = (Some(now), done),
@@ -219,15 +219,14 @@ impl Handler for Answer {
         let request = if self.write { COMMAND + DATA } else { COMMAND };
         let mut at = 0;
         while bytes.len() - at >= request {
-            if !self.write {
-                let Some(buf) = pool.get(DATA) else {
-                    self.starved = true;
-                    break;
-                };
-                tx.head(&[7; RESPONSE]);
+            let buf = if self.write { None } else { pool.get(DATA) };
+            if buf.is_none() && !self.write {
+                self.starved = true;
+                break;
+            }
+            tx.head(&[7; RESPONSE]);
+            if let Some(buf) = buf {
                 tx.buf(buf, 0, DATA);
-            } else {
-                tx.head(&[7; RESPONSE]);
             }
             at += request;
         }
@@ -271,8 +270,10 @@ fn run(engine: &str, args: &Args, depth: usize) -> (f64, u64, f64) {
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 raw(&listener, &args, &meter);
             }
-            "tcp" => serve(Tcp::new(TcpConfig::default()).unwrap(), &args, &tell, &meter),
-            other => panic!("no engine {other}"),
+            name => {
+                let net = AnyNet::new(name.parse().unwrap(), TcpConfig::default()).unwrap();
+                serve(net, &args, &tell, &meter);
+            }
         })
     };
     let addr = told.recv().unwrap();

@@ -7,6 +7,8 @@
 //! connection's [`Tx`] collects headers and owned buffers during the turn and [`Net::flush`] sends them with one call
 //! per connection. A buffer queued for sending returns to the pool when its last byte has left.
 
+mod any;
+mod fault;
 mod feed;
 mod loopback;
 mod slots;
@@ -15,12 +17,16 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod uring;
 mod window;
 
+pub use any::{AnyNet, Engine, NotAnEngine};
+pub use fault::{FaultPlan, Faulty};
 pub use loopback::{Loopback, LoopbackConfig, Network};
 pub use sock::TcpConfig;
 pub use tcp::Tcp;
 pub use tx::{Piece, Tx};
+pub use uring::Uring;
 
 use crate::base::Time;
 use crate::mem::Pool;
@@ -128,7 +134,7 @@ pub trait Net {
     fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize;
     /// The send queue of a connection; `None` once it is closed.
     fn tx(&mut self, conn: ConnId) -> Option<&mut Tx>;
-    /// Sends what was queued this turn, one call per connection; returns bytes sent.
+    /// Sends what was queued this turn, one call per connection; returns bytes sent, or handed to the kernel to send.
     fn flush(&mut self, now: Time, pool: &mut Pool) -> usize;
     /// Ends a connection; `closed` follows from a later poll with [`Closed::Local`].
     fn close(&mut self, conn: ConnId, how: Close);

@@ -6,9 +6,12 @@ use crate::base::CoreId;
 use crate::base::rng::Rng;
 use crate::mem::Class;
 use std::collections::{HashMap, VecDeque};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+const TCP_EMFILE: &str = "net::tests::tcp_out_of_descriptors";
+const URING_EMFILE: &str = "net::tests::uring_out_of_descriptors";
 const ANY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 /// Largest payload of a message that is parsed whole.
 const WHOLE_MAX: usize = CARRY_MAX - 4;
@@ -224,9 +227,7 @@ impl<N: Net> Rig<N> {
             }
             !open
         });
-        for pool in &self.pools {
-            assert!(pool.stats().all(|s| s.free == s.total), "a buffer did not come back");
-        }
+        self.until("every buffer back", |r| r.pools.iter().all(|p| p.stats().all(|s| s.free == s.total)));
     }
 }
 
@@ -341,6 +342,190 @@ fn refused<N: Net>(nets: (N, N)) {
     rig.exchange(&[kept], 3, 20, 4000, 4);
 }
 
+/// A thousand connections at once, all busy; then all closed from one side.
+fn many<N: Net>(nets: (N, N)) {
+    let mut rig = Rig::new(nets, false, 4096);
+    let (_, addr) = rig.server.listen(ANY, false).unwrap();
+    let conns: Vec<ConnId> = (0..1000)
+        .map(|i| {
+            let conn = rig.client.connect(addr).unwrap();
+            if i % 50 == 49 {
+                rig.until("accepted so far", |r| r.server.connections() == i + 1);
+            }
+            conn
+        })
+        .collect();
+    rig.until("all connected", |r| conns.iter().all(|c| r.at_client.stream(*c).connected));
+    rig.exchange(&conns, 6, 4, 3000, 2);
+    assert_eq!(rig.server.stats().accepted, 1000);
+    for conn in &conns {
+        rig.client.close(*conn, Close::AfterSend);
+    }
+    rig.until("all closed", |r| r.server.connections() + r.client.connections() == 0);
+    assert!(rig.at_server.streams.values().all(|s| s.closed == Some(Closed::Peer)));
+    assert!(conns.iter().all(|c| rig.at_client.streams[c].closed == Some(Closed::Local)));
+}
+
+/// A peer that has ended its side still gets the answers to what it sent; an end in the middle of a message is an end.
+fn half_open<N: Net>(mut net: N) {
+    let (_, addr) = net.listen(ANY, false).unwrap();
+    let mut bufs = pool(0, 64);
+    let mut echo = Echo::new(true, false);
+    let start = Instant::now();
+    for cut in [0, 3] {
+        let mut peer = std::net::TcpStream::connect(addr).unwrap();
+        let mut sent = Vec::new();
+        for n in 0..3u32 {
+            sent.extend(5000u32.to_le_bytes());
+            sent.extend((0..5000).map(|i| pattern(n, i)));
+        }
+        peer.write_all(&sent).unwrap();
+        peer.write_all(&[9, 0, 0, 0][..cut]).unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let (mut got, mut window) = (Vec::<u8>::new(), [0; 4096]);
+        loop {
+            let now = Time(start.elapsed().as_nanos() as u64);
+            net.poll(now, &mut bufs, &mut echo);
+            net.flush(now, &mut bufs);
+            match peer.read(&mut window) {
+                Ok(0) => break,
+                Ok(n) => got.extend(&window[..n]),
+                Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock, "{e}"),
+            }
+            assert!(start.elapsed() < Duration::from_secs(10));
+        }
+        assert_eq!(got, sent);
+        let conn = echo.order.pop_back().unwrap();
+        while echo.stream(conn).closed.is_none() {
+            net.poll(Time(start.elapsed().as_nanos() as u64), &mut bufs, &mut echo);
+            assert!(start.elapsed() < Duration::from_secs(10));
+        }
+        assert_eq!(echo.stream(conn).closed, Some(Closed::Peer));
+    }
+    assert!(bufs.stats().all(|s| s.free == s.total));
+}
+
+/// Connections beyond the limit are refused, and the ones before stay.
+fn limited<N: Net>(nets: (N, N), limit: usize) {
+    let mut rig = Rig::new(nets, false, 256);
+    let (_, addr) = rig.server.listen(ANY, false).unwrap();
+    let conns: Vec<ConnId> = (0..limit + 3).map(|_| rig.client.connect(addr).unwrap()).collect();
+    rig.until("three are refused", |r| {
+        r.server.stats().refused == 3 && conns.iter().filter(|c| r.at_client.stream(**c).closed.is_some()).count() == 3
+    });
+    assert_eq!(rig.server.connections(), limit);
+    let open: Vec<ConnId> = conns.into_iter().filter(|c| rig.at_client.streams[c].closed.is_none()).collect();
+    rig.exchange(&open, 1, 10, 1000, 3);
+}
+
+/// Nothing happens: the descriptor for idle sleep stays silent. Anything happens: it does not, and `wake_at` covers what
+/// it can not see.
+fn sleeps<N: Net>(mut net: N) {
+    let (_, addr) = net.listen(ANY, false).unwrap();
+    let mut bufs = pool(0, 64);
+    let mut echo = Echo::new(true, false);
+    let start = Instant::now();
+    let now = || Time(start.elapsed().as_nanos() as u64);
+    // Turns until the net has nothing to do and says that it may be left alone.
+    let settle = |net: &mut N, echo: &mut Echo, bufs: &mut Pool| {
+        let mut quiet = 0;
+        while quiet < 3 {
+            let events = net.poll(now(), bufs, echo) + net.flush(now(), bufs);
+            let asleep = net.wake_at().is_none_or(|at| at > now());
+            quiet = if events == 0 && asleep { quiet + 1 } else { 0 };
+            assert!(start.elapsed() < Duration::from_secs(20), "never settles");
+        }
+    };
+    let readable = |net: &N, ms: i64| {
+        // SAFETY: the net keeps the descriptor open for the whole of this borrow.
+        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(net.wait_fd().unwrap()) };
+        let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN)];
+        let limit = rustix::event::Timespec { tv_sec: ms / 1000, tv_nsec: ms % 1000 * 1_000_000 };
+        rustix::event::poll(&mut fds, Some(&limit)).unwrap() > 0
+    };
+    settle(&mut net, &mut echo, &mut bufs);
+    assert!(!readable(&net, 30), "wakes without a reason");
+    let mut peer = std::net::TcpStream::connect(addr).unwrap();
+    assert!(readable(&net, 5000), "a connection wakes");
+    settle(&mut net, &mut echo, &mut bufs);
+    assert_eq!(net.connections(), 1);
+    for n in 0..60u32 {
+        if n % 20 == 0 {
+            settle(&mut net, &mut echo, &mut bufs);
+            assert!(!readable(&net, 20), "wakes without a reason");
+        }
+        peer.write_all(&100u32.to_le_bytes()).unwrap();
+        peer.write_all(&(0..100).map(|i| pattern(n, i)).collect::<Vec<_>>()).unwrap();
+        // Bytes wake a sleeper, or the net says that it must not sleep.
+        assert!(net.wake_at().is_some_and(|at| at <= now()) || readable(&net, 5000), "bytes wake");
+        let mut answer = [0; 104];
+        peer.set_nonblocking(true).unwrap();
+        let mut got = 0;
+        while got < answer.len() {
+            net.poll(now(), &mut bufs, &mut echo);
+            net.flush(now(), &mut bufs);
+            got += peer.read(&mut answer[got..]).unwrap_or(0);
+            assert!(start.elapsed() < Duration::from_secs(20), "no answer");
+        }
+        peer.set_nonblocking(false).unwrap();
+    }
+    settle(&mut net, &mut echo, &mut bufs);
+    drop(peer);
+    assert!(readable(&net, 5000), "an end wakes");
+    settle(&mut net, &mut echo, &mut bufs);
+    assert_eq!(net.connections(), 0);
+}
+
+/// A process without descriptors left stops accepting for a while instead of spinning, and goes on when it has some.
+/// In a process of its own, because the limit is the process's.
+fn out_of_descriptors<N: Net>(name: &str, make: impl Fn() -> N) {
+    if std::env::var_os("POLLUX_TEST_ALONE").is_none() {
+        let exe = std::env::current_exe().unwrap();
+        let out = std::process::Command::new(exe)
+            .args(["--exact", name, "--nocapture", "--test-threads=1"])
+            .env("POLLUX_TEST_ALONE", "1")
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
+        return;
+    }
+    // Low enough to use up; set before anything is armed, because the kernel notes it with an accept.
+    let old = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let low = rustix::process::Rlimit { current: Some(100), maximum: old.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, low).unwrap();
+    let mut net = make();
+    let (_, addr) = net.listen(ANY, false).unwrap();
+    let mut bufs = pool(0, 4);
+    let mut echo = Echo::new(true, false);
+    let start = Instant::now();
+    let peers: Vec<_> = (0..4).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+    let mut hoard: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/proc/self/exe").ok()).collect();
+    hoard.truncate(hoard.len() - 2);
+    let mut turns = 0;
+    while start.elapsed() < Duration::from_millis(350) {
+        let now = Time(start.elapsed().as_nanos() as u64);
+        turns += net.poll(now, &mut bufs, &mut echo) + net.flush(now, &mut bufs);
+    }
+    assert_eq!(net.connections(), 2);
+    let stalls = net.stats().accept_stalls;
+    assert!((1..=5).contains(&stalls), "{stalls} tries in 350 ms");
+    assert!(turns < 100, "{turns} events without anything happening");
+    drop(hoard);
+    while net.connections() < 4 {
+        let now = Time(start.elapsed().as_nanos() as u64);
+        net.poll(now, &mut bufs, &mut echo);
+        net.flush(now, &mut bufs);
+        assert!(start.elapsed() < Duration::from_secs(10), "never accepts again");
+    }
+    drop(peers);
+}
+
 /// The loopback's nets, with every knob turned to make trouble.
 fn loop_nets(seed: u64) -> (Loopback, Loopback) {
     let config = LoopbackConfig { seed, segment: (1, 3000), window: 5000, delay_ns: (0, 3000) };
@@ -452,4 +637,106 @@ fn tcp_closes() {
     close_is_bounded(tcp(&small()));
     abort(tcp(&TcpConfig::default()));
     refused(tcp(&TcpConfig::default()));
+}
+
+fn uring(config: &TcpConfig) -> (Uring, Uring) {
+    (Uring::new(config.clone()).unwrap(), Uring::new(config.clone()).unwrap())
+}
+
+#[test]
+fn uring_integrity() {
+    integrity(uring(&small()), 1, 100);
+    integrity(uring(&TcpConfig::default()), 2, 1500);
+}
+#[test]
+fn uring_landing() {
+    landing(uring(&TcpConfig::default()), 1);
+    landing(uring(&small()), 2);
+}
+#[test]
+fn uring_pausing() {
+    pausing(uring(&small()));
+    pausing(uring(&TcpConfig::default()));
+}
+#[test]
+fn uring_closes() {
+    close_after_send(uring(&small()));
+    close_after_send(uring(&TcpConfig::default()));
+    close_is_bounded(uring(&small()));
+    abort(uring(&TcpConfig::default()));
+    refused(uring(&TcpConfig::default()));
+}
+
+#[test]
+fn tcp_many_connections() {
+    many(tcp(&TcpConfig::default()));
+}
+#[test]
+fn tcp_half_open() {
+    half_open(Tcp::new(TcpConfig::default()).unwrap());
+    half_open(Tcp::new(small()).unwrap());
+}
+#[test]
+fn tcp_limits() {
+    let few = TcpConfig { conns_max: 5, ..TcpConfig::default() };
+    limited((Tcp::new(few).unwrap(), Tcp::new(TcpConfig::default()).unwrap()), 5);
+}
+#[test]
+fn tcp_sleeps() {
+    sleeps(Tcp::new(TcpConfig::default()).unwrap());
+}
+#[test]
+fn tcp_out_of_descriptors() {
+    out_of_descriptors(TCP_EMFILE, || Tcp::new(TcpConfig::default()).unwrap());
+}
+#[test]
+fn uring_many_connections() {
+    many(uring(&TcpConfig::default()));
+}
+#[test]
+fn uring_half_open() {
+    half_open(Uring::new(TcpConfig::default()).unwrap());
+    half_open(Uring::new(small()).unwrap());
+}
+#[test]
+fn uring_limits() {
+    let few = TcpConfig { conns_max: 5, ..TcpConfig::default() };
+    limited((Uring::new(few).unwrap(), Uring::new(TcpConfig::default()).unwrap()), 5);
+}
+#[test]
+fn uring_sleeps() {
+    sleeps(Uring::new(TcpConfig::default()).unwrap());
+}
+#[test]
+fn uring_out_of_descriptors() {
+    out_of_descriptors(URING_EMFILE, || Uring::new(TcpConfig::default()).unwrap());
+}
+#[test]
+fn loopback_many_connections() {
+    many(Network::pair(LoopbackConfig::default()));
+}
+
+#[test]
+fn stalls_change_nothing_and_breaks_show_as_resets() {
+    let plan = FaultPlan { seed: 4, break_after: None, stall_percent: 30, stall_ns: (1000, 300_000) };
+    let (a, b) = loop_nets(2);
+    integrity((Faulty::new(a, plan), Faulty::new(b, plan)), 3, 40);
+    let (a, b) = tcp(&TcpConfig::default());
+    integrity((Faulty::new(a, plan), Faulty::new(b, plan)), 3, 100);
+    let plan = FaultPlan { seed: 4, break_after: Some((10_000, 20_000)), stall_percent: 0, stall_ns: (0, 0) };
+    let (a, b) = tcp(&TcpConfig::default());
+    let nets = (Faulty::new(a, plan), Faulty::new(b, FaultPlan { break_after: None, ..plan }));
+    let mut rig = Rig::new(nets, false, 256);
+    let (_, addr) = rig.server.listen(ANY, false).unwrap();
+    let conn = rig.connect(addr);
+    for n in 0..50u32 {
+        let payload: Vec<u8> = (0..1000).map(|i| pattern(n, i)).collect();
+        assert!(answer(&payload, rig.client.tx(conn).unwrap(), &mut rig.pools[1]));
+    }
+    rig.until("broken", |r| r.at_client.stream(conn).closed.is_some() && r.server.connections() == 0);
+    assert_eq!(rig.server.broken(), 1);
+    let server = rig.at_server.streams.values().next().unwrap();
+    assert_eq!(server.closed, Some(Closed::Error(libc::ECONNRESET)));
+    assert!(server.received >= 9, "not before its time");
+    assert!(matches!(rig.at_client.stream(conn).closed, Some(Closed::Error(_))));
 }

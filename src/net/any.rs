@@ -1,0 +1,134 @@
+//! The kernel TCP engine an operator chose, behind one type: one branch per call and turn, none per byte.
+
+use super::{Close, ConnId, Handler, ListenerId, Net, NetError, NetStats, Tcp, TcpConfig, Tx, Uring};
+use crate::base::Time;
+use crate::mem::Pool;
+use std::net::{SocketAddr, TcpStream};
+
+/// Which engine moves the bytes of kernel TCP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Engine {
+    /// Nonblocking sockets and epoll ([`Tcp`]).
+    #[default]
+    Tcp,
+    /// `io_uring` ([`Uring`]).
+    Uring,
+}
+
+/// The name is not one of an engine.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("'{0}' is not an engine: tcp or uring")]
+pub struct NotAnEngine(Box<str>);
+
+impl std::str::FromStr for Engine {
+    type Err = NotAnEngine;
+    fn from_str(name: &str) -> Result<Engine, NotAnEngine> {
+        match name {
+            "tcp" => Ok(Engine::Tcp),
+            "uring" => Ok(Engine::Uring),
+            other => Err(NotAnEngine(other.into())),
+        }
+    }
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Engine::Tcp => "tcp",
+            Engine::Uring => "uring",
+        })
+    }
+}
+
+/// One core's kernel TCP streams by either engine.
+pub enum AnyNet {
+    /// By nonblocking sockets.
+    Tcp(Tcp),
+    /// By `io_uring`.
+    Uring(Uring),
+}
+
+impl AnyNet {
+    /// An engine without listeners or connections.
+    ///
+    /// # Errors
+    /// [`NetError::Engine`] when the kernel does not give what the engine needs. Nothing is tried in its place: an
+    /// operator who asked for an engine learns that it is not there.
+    pub fn new(engine: Engine, config: TcpConfig) -> Result<AnyNet, NetError> {
+        match engine {
+            Engine::Tcp => Tcp::new(config).map(AnyNet::Tcp),
+            Engine::Uring => Uring::new(config).map(AnyNet::Uring),
+        }
+    }
+
+    /// Which engine it is.
+    pub fn engine(&self) -> Engine {
+        match self {
+            AnyNet::Tcp(_) => Engine::Tcp,
+            AnyNet::Uring(_) => Engine::Uring,
+        }
+    }
+}
+
+/// Calls the same method of whichever engine there is.
+macro_rules! either {
+    ($self:expr, $net:ident => $call:expr) => {
+        match $self {
+            AnyNet::Tcp($net) => $call,
+            AnyNet::Uring($net) => $call,
+        }
+    };
+}
+
+impl Net for AnyNet {
+    fn listen(&mut self, addr: SocketAddr, shared: bool) -> Result<(ListenerId, SocketAddr), NetError> {
+        either!(self, net => net.listen(addr, shared))
+    }
+    fn unlisten(&mut self, listener: ListenerId) {
+        either!(self, net => net.unlisten(listener));
+    }
+    fn connect(&mut self, addr: SocketAddr) -> Result<ConnId, NetError> {
+        either!(self, net => net.connect(addr))
+    }
+    fn adopt(&mut self, stream: TcpStream) -> Result<ConnId, NetError> {
+        either!(self, net => net.adopt(stream))
+    }
+    fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize {
+        either!(self, net => net.poll(now, pool, handler))
+    }
+    fn tx(&mut self, conn: ConnId) -> Option<&mut Tx> {
+        either!(self, net => net.tx(conn))
+    }
+    fn flush(&mut self, now: Time, pool: &mut Pool) -> usize {
+        either!(self, net => net.flush(now, pool))
+    }
+    fn close(&mut self, conn: ConnId, how: Close) {
+        either!(self, net => net.close(conn, how));
+    }
+    fn wait_fd(&self) -> Option<i32> {
+        either!(self, net => net.wait_fd())
+    }
+    fn wake_at(&self) -> Option<Time> {
+        either!(self, net => net.wake_at())
+    }
+    fn connections(&self) -> usize {
+        either!(self, net => net.connections())
+    }
+    fn stats(&self) -> NetStats {
+        either!(self, net => net.stats())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_have_names() {
+        for engine in [Engine::Tcp, Engine::Uring] {
+            assert_eq!(engine.to_string().parse(), Ok(engine));
+            assert_eq!(AnyNet::new(engine, TcpConfig::default()).unwrap().engine(), engine);
+        }
+        assert_eq!("dpdk".parse::<Engine>(), Err(NotAnEngine("dpdk".into())));
+    }
+}
