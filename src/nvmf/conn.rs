@@ -9,8 +9,8 @@ use crate::net::{ConnId, Tx};
 use crate::wire::nvme::{Cqe, StatusCode};
 use crate::wire::nvme_tcp::pdu::{CapsuleResp, Data, Head, LAST_PDU, R2t, SUCCESS};
 use crate::wire::nvme_tcp::{Digests, Receiver, Side};
-use std::collections::VecDeque;
 use core::net::SocketAddr;
+use std::collections::VecDeque;
 use zerocopy::{Immutable, IntoBytes};
 
 /// What a connection is.

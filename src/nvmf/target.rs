@@ -11,8 +11,8 @@ use crate::base::{CoreId, Time, VolumeId};
 use crate::mem::{Buf, Pool};
 use crate::net::{Close, ConnId, ListenerId, Net, Tx};
 use crate::volume::{Completion, Volumes};
-use std::collections::VecDeque;
 use core::net::SocketAddr;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How often timers are looked at, ms.

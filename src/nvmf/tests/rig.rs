@@ -10,9 +10,9 @@ use crate::wire::fabrics::{Connect, ConnectData, Property, connect_result, prope
 use crate::wire::nvme::{Cqe, Sgl, Sqe, sc};
 use crate::wire::nvme_tcp::pdu::{self, CapsuleCmd, CapsuleResp, Data, Head, IcReq, IcResp, R2t, TermReq};
 use crate::wire::nvme_tcp::{Digests, Frame, Kind as PduKind, Receiver, Side};
+use core::net::SocketAddr;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use core::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use zerocopy::{FromBytes, IntoBytes};
