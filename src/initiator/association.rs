@@ -14,7 +14,7 @@ use crate::mem::{Buf, Pool};
 use crate::net::{Close, Closed, ConnId, Handler, ListenerId, Net, Tx};
 use crate::wire::fabrics::{Property, property};
 use crate::wire::nvme::{Sgl, Sqe, admin_op};
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use zerocopy::IntoBytes;
 
 /// Between two looks at the timers, ns.

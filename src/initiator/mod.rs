@@ -28,7 +28,7 @@ use crate::mem::Buf;
 use crate::net::{Closed, NetError};
 use crate::wire::nvme::StatusCode;
 use crate::wire::nvme_tcp::{Digests, Fault};
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 /// How to connect, and to what.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 //! whenever the control plane changes something ([`Snapshot`]).
 
 use crate::volume::Info;
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 /// Limits of one core's target. The defaults are the product's; each is enforced where its comment says.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -10,7 +10,7 @@ use crate::wire::nvme::{Cqe, StatusCode};
 use crate::wire::nvme_tcp::pdu::{CapsuleResp, Data, Head, LAST_PDU, R2t, SUCCESS};
 use crate::wire::nvme_tcp::{Digests, Receiver, Side};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use zerocopy::{Immutable, IntoBytes};
 
 /// What a connection is.

@@ -8,7 +8,7 @@ use crate::wire::discovery::{
     EFLAGS_DUPRETINFO, EFLAGS_EPCSD, LogEntry, LogHeader, SUBTYPE_CURRENT, SUBTYPE_NVM, SUBTYPE_REFERRAL,
 };
 use crate::wire::fabrics::DISCOVERY_NQN;
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use zerocopy::IntoBytes;
 
 /// One entry before it is encoded.

@@ -6,7 +6,7 @@ use crate::base::Time;
 use crate::mem::Pool;
 use crate::net::{Closed, ConnId, Handler, ListenerId, Tx};
 use crate::volume::Volumes;
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 /// A [`Target`] with the volumes it may use, for one `net.poll`.
 pub struct Joined<'a, V> {

@@ -2,7 +2,7 @@
 
 use crate::base::CoreId;
 use crate::wire::nvme_tcp::Fes;
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 /// Counters of one core's target, from its start, and what it holds now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

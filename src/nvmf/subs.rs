@@ -12,16 +12,14 @@ pub(super) struct Space {
     pub volume: VolumeId,
     /// log2 of the block size; 0 marks an NSID without a namespace.
     pub shift: u8,
-    /// Logical blocks.
-    pub blocks: u64,
 }
 
 impl Space {
-    const NONE: Space = Space { volume: VolumeId(0), shift: 0, blocks: 0 };
+    const NONE: Space = Space { volume: VolumeId(0), shift: 0 };
 
     fn of(ns: &Namespace) -> Space {
         assert!(ns.info.block_size.is_power_of_two(), "block sizes are 512 or 4096");
-        Space { volume: ns.info.id, shift: ns.info.block_size.ilog2() as u8, blocks: ns.info.blocks }
+        Space { volume: ns.info.id, shift: ns.info.block_size.ilog2() as u8 }
     }
 }
 
@@ -182,7 +180,7 @@ mod tests {
         let (a, b) = (subs.find("a").unwrap(), subs.find("b").unwrap());
         assert_eq!((a, b, subs.find(DISCOVERY_NQN)), (1, 2, Some(DISCOVERY)));
         let s = subs.spaces(a);
-        assert_eq!((s.len(), s[0].shift, s[1].shift, s[1].blocks), (4, 0, 12, 10));
+        assert_eq!((s.len(), s[0].shift, s[1].shift, s[1].volume), (4, 0, 12, VolumeId(2)));
         subs.join(a);
         subs.configure(&snap(vec![sub("c", vec![]), sub("b", vec![])]));
         assert_eq!((subs.find("a"), subs.spaces(a).len(), subs.find("b")), (None, 0, Some(b)));

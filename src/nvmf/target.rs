@@ -12,7 +12,7 @@ use crate::mem::{Buf, Pool};
 use crate::net::{Close, ConnId, ListenerId, Net, Tx};
 use crate::volume::{Completion, Volumes};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::sync::Arc;
 
 /// How often timers are looked at, ms.

@@ -116,7 +116,7 @@ impl<N: Node + 'static> Table<N> {
     /// Every method of the node.
     pub fn new() -> Table<N> {
         let all = [
-            methods::core::methods(),
+            methods::framework::methods(),
             methods::config::methods(),
             methods::stats::methods(),
             methods::log::methods(),

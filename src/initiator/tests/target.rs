@@ -10,7 +10,7 @@ use crate::wire::nvme::{Cqe, DsmRange, Sgl, Sqe, StatusCode, admin_op, io_op, sc
 use crate::wire::nvme_tcp::pdu::{CapsuleCmd, CapsuleResp, Data, Head, IcReq, IcResp, LAST_PDU, R2t, SUCCESS, TermReq};
 use crate::wire::nvme_tcp::{Digests, Fault, Fes, Kind, Receiver, Side};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 pub const BLOCK: usize = 4096;

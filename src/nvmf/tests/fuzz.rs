@@ -442,7 +442,7 @@ fn sequence(seed: u64) {
     let mut rig = Rig::new(Setup {
         cores: 1 + rng.below(2) as u16,
         loopback,
-        buffers: 4 + rng.below(40) as usize,
+        buffers: [4, 10, 40][rng.below(3) as usize],
         seed,
         ..Setup::default()
     });

@@ -12,7 +12,7 @@ use crate::wire::nvme_tcp::pdu::{self, CapsuleCmd, CapsuleResp, Data, Head, IcRe
 use crate::wire::nvme_tcp::{Digests, Frame, Kind as PduKind, Receiver, Side};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use zerocopy::{FromBytes, IntoBytes};
@@ -234,6 +234,21 @@ pub struct Rig {
     inboxes: HashMap<ConnId, Inbox>,
 }
 
+thread_local! {
+    /// Pools of finished rigs. The memory behind a pool is never given back, so thousands of rigs share a few.
+    static POOLS: RefCell<Vec<Pool>> = const { RefCell::new(Vec::new()) };
+}
+
+fn pool(core: CoreId, classes: &[Class]) -> Pool {
+    let fits = |p: &Pool| p.core() == core && p.stats().map(|s| s.total).eq(classes.iter().map(|c| c.count));
+    POOLS
+        .with_borrow_mut(|pools| {
+            let at = pools.iter().position(fits)?;
+            Some(pools.swap_remove(at))
+        })
+        .unwrap_or_else(|| Pool::standalone(core, classes).unwrap())
+}
+
 pub fn info(block_size: u32) -> Info {
     Info {
         id: VolumeId(9),
@@ -273,7 +288,7 @@ impl Rig {
                 rng: Rng::new(setup.seed + u64::from(i)),
                 info: info(setup.block_size),
             };
-            let pool = Pool::standalone(CoreId(i), &classes).unwrap();
+            let pool = pool(CoreId(i), &classes);
             cores.push(Core { net, target, volumes, pool, addr, listener, mail: VecDeque::new() });
         }
         let ns = Namespace {
@@ -303,7 +318,7 @@ impl Rig {
             subsystems: vec![subsystem],
             referrals: Vec::new(),
         };
-        let host_pool = Pool::standalone(CoreId(99), &[Class { size: 4096, count: 1 }]).unwrap();
+        let host_pool = pool(CoreId(99), &[Class { size: 4096, count: 1 }]);
         let host = network.net();
         let inboxes = HashMap::new();
         let mut rig = Rig { now: Time(1), cores, host, snapshot, disk, deaf: None, host_pool, inboxes };
@@ -563,6 +578,7 @@ impl Rig {
                 assert_eq!(class.free, class.total, "buffers of {} bytes left behind", class.size);
             }
         }
+        POOLS.with_borrow_mut(|pools| pools.extend(self.cores.into_iter().map(|c| c.pool)));
     }
 }
 

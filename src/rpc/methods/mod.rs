@@ -2,7 +2,7 @@
 
 pub mod bdev;
 pub mod config;
-pub mod core;
+pub mod framework;
 pub mod create;
 pub mod hosts;
 pub mod inert;

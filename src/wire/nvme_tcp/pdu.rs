@@ -361,7 +361,10 @@ fn place_data(ch: &mut Header, len: u32, align: u32, digests: Digests) {
         ch.flags |= HDGSTF;
         at += DIGEST_LEN as u32;
     }
-    at = at.next_multiple_of(align.clamp(1, super::ALIGN_MAX as u32));
+    // Headers and digests are whole dwords; only a host that asks for more pays for the division.
+    if align > 4 {
+        at = at.next_multiple_of(align.min(super::ALIGN_MAX as u32));
+    }
     ch.pdo = at as u8;
     let mut plen = at.saturating_add(len);
     if digests.data {
