@@ -34,9 +34,15 @@ pub(super) fn apply(
 ) -> Result<Effect, StoreError> {
     let full = StoreError::Limit("index_bytes");
     match record.kind {
-        Kind::Data => switch(record, base, index, segments).ok_or(full)?,
+        Kind::Data => {
+            index.note_stamp(record.stamp);
+            switch(record, base, index, segments).ok_or(full)?;
+        }
         Kind::Move => switch_moved(record, base, index, segments, rules).ok_or(full)?,
-        Kind::Zero => zero(record, index, segments).ok_or(full)?,
+        Kind::Zero => {
+            index.note_stamp(record.stamp);
+            zero(record, index, segments).ok_or(full)?;
+        }
         Kind::Lost => lose(record, index, segments).ok_or(full)?,
         Kind::VolumeSet => return set_volume(record, index),
         Kind::VolumeDelete => {

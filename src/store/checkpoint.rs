@@ -20,7 +20,7 @@ use super::segments::State;
 use super::slice::Slice;
 use super::superblock::Writing;
 use crate::base::crc::crc32c;
-use crate::base::{BLOCK, CHUNK_BLOCKS, Status, VolumeId};
+use crate::base::{BLOCK, CHUNK_BLOCKS, ShardId, Status, VolumeId};
 use crate::device::Queue;
 use crate::mem::Pool;
 
@@ -43,6 +43,7 @@ impl Cursor {
 enum Listing {
     Segments(u32),
     Dirs(Cursor),
+    Stamps(u16),
     Volumes(u16),
 }
 
@@ -102,6 +103,10 @@ impl Checkpoint {
             asked: Vec::new(),
             waiting: Vec::new(),
         }
+    }
+    /// True while one is under way.
+    pub fn is_running(&self) -> bool {
+        self.stage != Stage::Idle
     }
     /// True when the meta stream's open batch must go out although it is not full.
     pub fn wants_seal(&self) -> bool {
@@ -390,7 +395,7 @@ impl Slice {
                 (used.then_some(item), Some(Listing::Segments(n + 1)))
             }
             Listing::Dirs(cursor) => match self.next_dir(cursor, false) {
-                None => (None, Some(Listing::Volumes(0))),
+                None => (None, Some(Listing::Stamps(0))),
                 Some((slot, here)) => {
                     let dir = self.index.dir(slot, here.dir).expect("found a moment ago");
                     let page = dir.own.newest();
@@ -398,6 +403,13 @@ impl Slice {
                     let item = Item::Dir { volume, number: here.dir as u32, page };
                     let next = Cursor { slot: here.slot, dir: here.dir + 1, at: 0 };
                     ((page != Entry::NONE).then_some(item), Some(Listing::Dirs(next)))
+                }
+            },
+            Listing::Stamps(n) => match self.index.stamp(ShardId(n)) {
+                None => (None, Some(Listing::Volumes(0))),
+                Some(stamp) => {
+                    let used = (stamp.epoch, stamp.lsn) != (0, 0);
+                    (used.then_some(Item::Stamp(stamp)), Some(Listing::Stamps(n + 1)))
                 }
             },
             Listing::Volumes(n) => {

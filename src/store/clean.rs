@@ -13,8 +13,8 @@ use super::space::dense_blocks;
 use super::token::Purpose;
 use super::walk::{Live, Step, Walk};
 use super::window::View;
-use crate::base::BLOCK;
 use crate::base::crc::crc32c;
+use crate::base::{BLOCK, Time};
 use crate::device::{Done, Queue};
 use crate::mem::Pool;
 use std::collections::VecDeque;
@@ -23,6 +23,13 @@ use std::collections::VecDeque;
 const HURRY: i64 = 512;
 /// Credit that may pile up.
 const CREDIT_MAX: i64 = 4096;
+
+/// Times a block is read again before it counts as lost.
+const REREADS: u8 = 2;
+/// A segment that could not be cleaned, because a header in it is damaged, is tried again after this long, ns.
+const RETRY_NS: u64 = 1_000_000_000;
+/// So many of them are remembered.
+const DAMAGED_MAX: usize = 256;
 
 /// The cleaner of a slice.
 pub(super) struct Cleaner {
@@ -39,6 +46,10 @@ pub(super) struct Cleaner {
     hot_blocks: u64,
     hurry: bool,
     rereads: u8,
+    /// Segments with a damaged header, and when they may be tried again.
+    damaged: VecDeque<(SegmentId, Time)>,
+    /// Hosts wait for space, and nothing is left that could free any.
+    pub stuck: bool,
 }
 
 impl Cleaner {
@@ -53,6 +64,8 @@ impl Cleaner {
             hot_blocks: 0,
             hurry: false,
             rereads: 0,
+            damaged: VecDeque::with_capacity(DAMAGED_MAX),
+            stuck: false,
         }
     }
     /// A batch was applied.
@@ -61,9 +74,10 @@ impl Cleaner {
             self.applied += u64::from(payload);
         }
     }
-    /// True when the cold stream's open batch must go out although it is not full.
+    /// True when the cold stream's open batch must go out although it is not full: hosts wait for what it has settled,
+    /// and nothing more comes to fill it.
     pub fn wants_seal(&self) -> bool {
-        self.hurry && !self.settling.is_empty()
+        self.hurry && !self.settling.is_empty() && self.walk.is_none()
     }
     /// Gives buffers back.
     pub fn abandon(&mut self, pool: &mut Pool) {
@@ -88,6 +102,7 @@ impl Slice {
             self.checkpoint.hasten = true;
         }
         self.cleaner.hurry = free <= reserve + 1;
+        self.cleaner.stuck = false;
         let coming = self.segments.waiting() + self.cleaner.settling.len() as u32;
         if self.cleaner.walk.is_none() && free + coming >= goal {
             self.cleaner.hot_blocks = self.log.written_blocks[Stream::Hot.index()];
@@ -97,6 +112,9 @@ impl Slice {
         let mut work = false;
         while self.cleaner.credit > 0 {
             if self.cleaner.walk.is_none() && !self.pick_victim() {
+                // No segment is worth cleaning, none is on its way to be free, and no checkpoint would free one.
+                let coming = self.segments.waiting() + self.segments.draining() + self.cleaner.settling.len() as u32;
+                self.cleaner.stuck = free <= reserve && coming == 0 && !self.checkpoint.is_running();
                 break;
             }
             match self.clean_some(q, pool) {
@@ -131,6 +149,7 @@ impl Slice {
             return false;
         }
         let live_max = dense_blocks(&self.geometry, self.cfg.payload_max()) - 1;
+        self.retry_damaged();
         let Some(victim) = self.segments.pick(self.log.segment_clock(), live_max) else { return false };
         let walk = match self.cleaner.idle.take() {
             Some(mut walk) => {
@@ -143,6 +162,16 @@ impl Slice {
         true
     }
 
+    /// Puts a segment whose header was damaged back among those that may be picked: the medium may read better now.
+    fn retry_damaged(&mut self) {
+        if let Some((segment, due)) = self.cleaner.damaged.front().copied()
+            && due <= self.now
+        {
+            self.cleaner.damaged.pop_front();
+            self.segments.undrain(segment);
+        }
+    }
+
     /// Moves the next run of the victim, or ends it; `None` when it must wait.
     fn clean_some<Q: Queue>(&mut self, q: &mut Q, pool: &mut Pool) -> Option<u32> {
         let mut walk = self.cleaner.walk.take().expect("the caller has picked a victim");
@@ -151,7 +180,12 @@ impl Slice {
             Step::Later => None,
             Step::Ready => self.move_run(&mut walk, q, pool),
             Step::Ended | Step::Damaged => {
-                self.counters.damaged_headers += u64::from(matches!(step, Step::Damaged));
+                if matches!(step, Step::Damaged) {
+                    self.counters.damaged_headers += 1;
+                    if self.cleaner.damaged.len() < DAMAGED_MAX {
+                        self.cleaner.damaged.push_back((walk.segment, self.now.after_ns(RETRY_NS)));
+                    }
+                }
                 walk.forget(pool);
                 self.cleaner.settling.push_back((walk.segment, self.cleaner.appended));
                 self.cleaner.idle = Some(walk);
@@ -177,13 +211,17 @@ impl Slice {
         }
         let batch = self.open_cold(q, pool)?;
         let run = (walk.run() as u32).min(self.log.room(batch, Kind::Move));
-        match walk.show(live.addr, 1, self.geometry, &mut self.port, q, pool) {
+        let want = if self.port.memory && self.cleaner.rereads == 0 { run } else { 1 };
+        match walk.show(live.addr, want, self.geometry, &mut self.port, q, pool) {
             View::Here => {}
+            // All at once did not do: the first one alone.
+            View::Failed(_) if want > 1 => {
+                walk.window.forget();
+                self.cleaner.rereads = 1;
+                return Some(1);
+            }
             View::Failed(_) => return Some(self.lose_block(walk, batch, &live, pool)),
             View::Empty | View::Flying => return None,
-        }
-        if self.port.memory && run > 1 {
-            walk.show(live.addr, run, self.geometry, &mut self.port, q, pool);
         }
         // As many of the run as the window shows and that are sound.
         let sound = |n: &u32| {
@@ -209,12 +247,12 @@ impl Slice {
         Some(count)
     }
 
-    /// A block could not be read or is not what it should be: once more from the medium, then it is marked as lost.
+    /// A block could not be read or is not what it should be: again from the medium, then it is marked as lost.
     fn lose_block(&mut self, walk: &mut Walk, batch: usize, live: &Live, pool: &mut Pool) -> u32 {
         let checksum = walk.window.view() == View::Here;
         walk.forget(pool);
-        if self.cleaner.rereads == 0 {
-            self.cleaner.rereads = 1;
+        if self.cleaner.rereads < REREADS {
+            self.cleaner.rereads += 1;
             return 1;
         }
         self.cleaner.rereads = 0;
@@ -231,7 +269,8 @@ impl Slice {
     }
 
     fn open_cold<Q: Queue>(&mut self, q: &mut Q, pool: &mut Pool) -> Option<usize> {
-        let batch = self.log.open(Stream::Cold, 0, &mut self.segments, pool)?;
+        let reserve = self.reserve_for_checkpoint();
+        let batch = self.log.open(Stream::Cold, reserve, &mut self.segments, pool)?;
         if self.log.room(batch, Kind::Move) > 0 {
             return Some(batch);
         }
@@ -239,7 +278,7 @@ impl Slice {
             return None;
         }
         self.seal(Stream::Cold, q);
-        self.log.open(Stream::Cold, 0, &mut self.segments, pool)
+        self.log.open(Stream::Cold, reserve, &mut self.segments, pool)
     }
 
     fn settle_cleaned(&mut self) {

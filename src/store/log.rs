@@ -10,6 +10,7 @@ use super::format::batch::{Described, Kind, PAYLOAD_MAX};
 use super::format::{Addr, Geometry, HeaderFields, LogId, Place, Records, STREAMS, SegmentId, Stream, Writer};
 use super::planted::{Planted, Rules};
 use super::segments::Segments;
+use super::space::LEAF_BLOCKS;
 use super::token::Purpose;
 use crate::base::ring::Ring;
 use crate::base::{BLOCK, VolumeId};
@@ -110,6 +111,8 @@ pub(super) struct Log {
     volatile: bool,
     /// What the last sealed header said is durable.
     declared: u64,
+    /// The last sealed batch that has records.
+    content: u64,
     /// Batches written, headers and payload blocks, for the counters.
     pub written_batches: u64,
     /// Batches of the meta stream among them.
@@ -164,6 +167,7 @@ impl Log {
             flush: None,
             volatile: true,
             declared: resume.last_seq,
+            content: resume.last_seq,
             written_batches: 0,
             meta_batches: 0,
             written_blocks: [0; STREAMS],
@@ -190,17 +194,18 @@ impl Log {
     pub fn under_way(&self) -> usize {
         self.order.len()
     }
-    /// True when everything is stable but no header says so yet.
+    /// True when everything is stable, but of the last records no header says so yet.
     pub fn undeclared(&self) -> bool {
-        self.order.is_empty() && self.declared < self.stable
+        self.order.is_empty() && self.declared < self.content
     }
     /// True when the stream has no batch with records waiting to be sealed.
     pub fn open_is_empty(&self, stream: Stream) -> bool {
         self.streams[stream.index()].open.is_none_or(|slot| self.slots[slot].writer.is_empty())
     }
-    /// Payload blocks of batches that are not yet applied (an upper bound of what they will add to the live blocks).
+    /// What batches that are not yet applied add to the live blocks at most, if each record brings a leaf about.
     pub fn unapplied_blocks(&self) -> u64 {
-        self.slots.iter().filter(|b| b.step != Step::Idle).map(|b| u64::from(b.writer.payload())).sum()
+        let most = |b: &Batch| u64::from(b.writer.payload()) + u64::from(b.writer.records()) * LEAF_BLOCKS;
+        self.slots.iter().filter(|b| b.step != Step::Idle).map(most).sum()
     }
 
     /// Where each stream's first batch after the stable ones starts: from where recovery will replay.
@@ -324,6 +329,9 @@ impl Log {
             addr: b.addr,
         };
         self.declared = self.stable;
+        if !b.writer.is_empty() {
+            self.content = seq;
+        }
         let buf = b.buf.as_mut().expect("an open batch holds its buffer");
         b.writer.seal(&mut buf[..BLOCK], &self.id, &fields);
         let segment = self.geometry.segment(b.addr);
@@ -433,6 +441,7 @@ impl Log {
         let slot = self.order.pop().expect("a front was applied");
         let b = &mut self.slots[slot];
         b.step = Step::Idle;
+        b.tags.clear();
         pool.put(b.buf.take().expect("the buffer came back with the completion"));
     }
 

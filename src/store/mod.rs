@@ -2,7 +2,7 @@
 //!
 //! A [`Slice`] is sans-I/O above its device queue: time and queue are arguments, nothing is allocated per request, and
 //! the same inputs give the same outputs. `format` is the pure code of what is on the medium; `fsck` checks a medium
-//! offline, with that and recovery over reads alone.
+//! with nothing but that.
 //!
 //! ```text
 //! write -> open batch -> sealed -> written -> flushed -> stable: index switches, request ends      (log, apply)

@@ -19,12 +19,15 @@ use super::token::Purpose;
 use super::window::{View, Window};
 use crate::base::BLOCK;
 use crate::base::crc::crc32c;
-use crate::device::Queue;
+use crate::device::{DeviceError, Queue};
 use crate::mem::Pool;
 use std::collections::VecDeque;
 
 /// Headers held back until it is known that their batches are durable; no writer has more batches under way.
 const HELD_MAX: usize = 65;
+
+/// Times a block that would end the log is read again before it is believed.
+const REREADS: u8 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -40,6 +43,8 @@ struct Cursor {
     place: Place,
     /// Nothing more of this stream is to come.
     ended: bool,
+    /// Times the block that seems to end the stream was read again.
+    rereads: u8,
 }
 
 struct Held {
@@ -62,11 +67,12 @@ pub(super) struct Replay {
     held: VecDeque<Held>,
     spare: Vec<Box<[u8; BLOCK]>>,
     window_blocks: u32,
+    verify_rereads: u8,
 }
 
 impl Replay {
     pub fn new(sb: &Superblock, limits: &Limits) -> Replay {
-        let cursor = |n: usize| Cursor { place: sb.places[n], ended: false };
+        let cursor = |n: usize| Cursor { place: sb.places[n], ended: false, rereads: 0 };
         Replay {
             stage: Stage::Walk,
             cursors: [cursor(0), cursor(1), cursor(2)],
@@ -76,6 +82,7 @@ impl Replay {
             segment_seq: sb.segment_seq,
             held: VecDeque::with_capacity(HELD_MAX),
             spare: Vec::new(),
+            verify_rereads: 0,
             window_blocks: (limits.batch_bytes as usize / BLOCK).min(64) as u32,
         }
     }
@@ -128,8 +135,8 @@ impl Replay {
         }
         match w.view() {
             View::Here => Shown::Block(w.block(addr)),
-            View::Failed(_) | View::Empty => Shown::Unreadable,
-            View::Flying => Shown::Later,
+            View::Failed(error) => Shown::Unreadable(error),
+            View::Flying | View::Empty => Shown::Later,
         }
     }
 
@@ -160,9 +167,10 @@ impl Replay {
             let (id, rules) = (slice.log_id(), slice.rules);
             let block = match self.show(stream, addr, slice, windows, q, pool) {
                 Shown::Later => return Ok(false),
-                Shown::Unreadable => {
-                    self.cursors[stream].ended = true;
-                    continue;
+                Shown::Unreadable(error) => {
+                    // Nothing says that what can not be read was torn: only a block that can be read ends the log.
+                    self.read_again(stream, windows).then_some(()).ok_or(unreadable(slice, addr, error))?;
+                    return Ok(true);
                 }
                 Shown::Block(block) => block,
             };
@@ -179,11 +187,25 @@ impl Replay {
                         return Ok(true);
                     }
                 }
+                // Believed only when it was seen again: one bad read must not cost what was acknowledged.
+                _ if self.read_again(stream, windows) => return Ok(true),
                 _ => self.cursors[stream].ended = true,
             }
         }
         self.stage = self.evidence_from(0, slice.geometry);
         Ok(true)
+    }
+
+    /// Forgets the window through which a stream's end was seen, so that it is read again; false when that has been done
+    /// often enough.
+    fn read_again(&mut self, stream: usize, windows: &mut [Window]) -> bool {
+        let rereads = &mut self.cursors[stream].rereads;
+        if *rereads == REREADS {
+            return false;
+        }
+        *rereads += 1;
+        windows[stream].forget();
+        true
     }
 
     /// A batch is next: holds its header back and moves its stream's cursor behind it.
@@ -193,6 +215,7 @@ impl Replay {
         let mut copy = self.spare.pop().unwrap_or_else(|| Box::new([0; BLOCK]));
         copy.copy_from_slice(block);
         let before = cursor.place;
+        cursor.rereads = 0;
         cursor.place = place_after(&header, geometry);
         self.held.push_back(Held { header, block: copy, before });
         self.durable = self.durable.max(f.durable);
@@ -258,7 +281,7 @@ impl Replay {
         let id = slice.log_id();
         let found = match self.show(stream, addr, slice, windows, q, pool) {
             Shown::Later => return Ok(false),
-            Shown::Unreadable => None,
+            Shown::Unreadable(_) => None,
             Shown::Block(block) => Header::decode(block, &id, addr).ok(),
         };
         let found = found.filter(|h| h.fields.batch_seq > self.expected && self.is_current(h, stream, slice));
@@ -312,12 +335,17 @@ impl Replay {
         let crc = record.crc(at - record.payload_at);
         let whole = match self.show(0, addr, slice, windows, q, pool) {
             Shown::Later => return Ok(false),
-            Shown::Unreadable => false,
-            Shown::Block(block) => crc32c(block) == crc,
+            Shown::Unreadable(error) => Err(unreadable(slice, addr, error)),
+            Shown::Block(block) => Ok(crc32c(block) == crc),
         };
-        if whole {
+        if whole == Ok(true) {
+            self.verify_rereads = 0;
             self.stage = Stage::Verify(at + 1);
+        } else if self.verify_rereads < REREADS {
+            self.verify_rereads += 1;
+            windows[0].forget();
         } else {
+            whole?;
             self.drop_tail(slice);
         }
         Ok(true)
@@ -350,8 +378,12 @@ impl Replay {
 
 enum Shown<'w> {
     Block(&'w [u8]),
-    Unreadable,
+    Unreadable(DeviceError),
     Later,
+}
+
+fn unreadable(slice: &Slice, addr: Addr, error: DeviceError) -> StoreError {
+    StoreError::Device { op: "read of the log", offset: slice.port.byte(addr.0), error }
 }
 
 /// Where a stream goes on behind a batch; a segment it moves to has no sequence number yet (0).

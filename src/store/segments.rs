@@ -232,12 +232,14 @@ impl Segments {
         }
     }
 
-    /// The cleaner gives a segment back unfinished.
-    pub fn uncleaned(&mut self, segment: SegmentId) {
+    /// A draining segment may be cleaned again, unless it has become free meanwhile.
+    pub fn undrain(&mut self, segment: SegmentId) {
         let s = &mut self.table[segment.index()];
-        assert_eq!(s.state, State::Cleaning, "only what was picked is given back");
-        s.state = State::Sealed;
-        if s.live == 0 { self.bury(segment.0) } else { self.link(segment.0) }
+        if s.state == State::Draining {
+            s.state = State::Sealed;
+            self.draining -= 1;
+            self.link(segment.0);
+        }
     }
 
     fn bury(&mut self, n: u32) {
@@ -345,7 +347,8 @@ mod tests {
         assert_eq!(s.pick(100, 16), Some(half));
         assert_eq!(s.pick(100, 16), Some(young));
         assert_eq!(s.pick(100, 14), None);
-        s.uncleaned(young);
+        s.cleaned(young);
+        assert_eq!((s.state(young), s.draining()), (State::Draining, 1));
         for _ in 0..8 {
             s.remove(s.geometry.start(half));
         }

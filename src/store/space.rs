@@ -5,10 +5,14 @@ use super::format::Geometry;
 use super::format::batch::{HEADER_USED_MAX, RECORD};
 use super::slice::Slice;
 
-/// Segments that are never counted as room: a current and a next one per stream, and four to clean into.
-const FIXED_SEGMENTS: u32 = 10;
-/// Free segments that only cleaning and checkpoints may take, on top of what a whole checkpoint needs.
-const RESERVE: u32 = 3;
+/// A current and a next segment per stream.
+const STREAM_SEGMENTS: u32 = 6;
+/// Segments that a checkpoint needs besides those its pages fill: batches do not end where segments do.
+const CHECKPOINT_SLACK: u32 = 2;
+/// Free segments that only cleaning may take, besides those kept for a checkpoint.
+const CLEAN_SEGMENTS: u32 = 3;
+/// Blocks that a new leaf takes at most: its page twice, and a block of the reserve that holds a third copy.
+pub(super) const LEAF_BLOCKS: u64 = 3;
 /// Single-block moves that one header describes.
 const MOVES_PER_BATCH: u32 = ((HEADER_USED_MAX - 72) / (RECORD + 8)) as u32;
 
@@ -28,9 +32,11 @@ impl Slice {
         dense_blocks(&self.geometry, self.cfg.payload_max())
     }
 
-    /// Blocks that live data and index pages may take.
+    /// Blocks that live data and index pages may take: what is left when the streams have their segments and the
+    /// reserve is free, packed by cleaning, less the part that keeps cleaning cheap.
     pub(super) fn limit_blocks(&self) -> u64 {
-        let segments = u64::from(self.geometry.segments.saturating_sub(FIXED_SEGMENTS));
+        let kept = STREAM_SEGMENTS + self.reserve() + 1;
+        let segments = u64::from(self.geometry.segments.saturating_sub(kept));
         segments * u64::from(self.dense()) * u64::from(self.cfg.limits.fill_percent) / 100
     }
 
@@ -39,18 +45,24 @@ impl Slice {
         let manifest = self.index.volume_count() as u64 * 113 + self.index.dir_count() as u64 * 17;
         let segments = u64::from(self.geometry.segments) * 13;
         let pages = (self.index.leaf_count() + self.index.dir_count()) as u64;
-        pages + (manifest + segments).div_ceil(4000) + 2
+        // Two more for the stamps of all shards, one for what does not divide evenly.
+        pages + (manifest + segments).div_ceil(4000) + 3
     }
 
-    /// Blocks spoken for: mapped ones, and every index page twice, because a checkpoint keeps the old page until it is
+    /// Blocks spoken for: those of volumes, and every index page twice, because a checkpoint keeps the old page until it is
     /// durable.
     pub(super) fn committed_blocks(&self) -> u64 {
-        self.index.mapped() + 2 * self.checkpoint_pages()
+        self.index.placed() + 2 * self.checkpoint_pages()
+    }
+
+    /// Free segments that only checkpoints may take: enough to write all pages anew.
+    pub(super) fn reserve_for_checkpoint(&self) -> u32 {
+        self.checkpoint_pages().div_ceil(u64::from(self.dense())) as u32 + CHECKPOINT_SLACK
     }
 
     /// Free segments that hosts may not take.
     pub(super) fn reserve(&self) -> u32 {
-        RESERVE + self.checkpoint_pages().div_ceil(u64::from(self.dense())) as u32
+        self.reserve_for_checkpoint() + CLEAN_SEGMENTS
     }
 
     /// Free segments that a request which gives space back may not take either.

@@ -8,6 +8,7 @@
 
 use super::config::Limits;
 use super::error::StoreError;
+use super::format::Stream;
 use super::format::page::Entry;
 use super::log::Newest;
 use super::planted::Planted;
@@ -235,6 +236,11 @@ impl Slice {
             }
             if s.merged() && s.failed.is_none() {
                 s.done = self.append_staged(&s.io, &s.extent, &s.body, s.done, q, pool);
+                let short = s.done < s.extent.count && self.cleaner.stuck && self.log.needs_segment(Stream::Hot);
+                if short {
+                    self.counters.capacity_exceeded += 1;
+                    s.failed = Some(Status::CapacityExceeded);
+                }
             }
         }
         self.staging.slots[slot] = Some(s);

@@ -27,8 +27,13 @@ use crate::base::{BLOCK, CHUNK_BLOCKS, VolumeId};
 use crate::device::{Done, Queue};
 use crate::mem::Pool;
 
+/// Times a page that does not hold is read again before it counts as damaged.
+const REREADS: u8 = 2;
 /// Leaf pages read at once.
 const LEAF_RUN: u32 = 16;
+
+/// Blocks of all superblock copies.
+const COPIES: [u32; 4] = [SLOTS[0][0], SLOTS[0][1], SLOTS[1][0], SLOTS[1][1]];
 
 /// Where the start is.
 enum Stage {
@@ -46,7 +51,6 @@ enum Stage {
 #[derive(Clone, Copy)]
 enum Job {
     None,
-    Head,
     Dir(usize),
     /// Leaves of a directory page: from this chunk of it on, so many that have a page.
     Leaves {
@@ -67,6 +71,8 @@ pub(super) struct Start {
     dirs: Vec<(VolumeId, u32, Entry)>,
     next: usize,
     cursor: (u16, usize, usize),
+    /// Times each window's pages were read again.
+    rereads: Vec<u8>,
 }
 
 impl Start {
@@ -80,6 +86,7 @@ impl Start {
             dirs: Vec::new(),
             next: 0,
             cursor: (0, 0, 0),
+            rereads: vec![0; START_READS],
         }
     }
     pub fn format() -> Start {
@@ -87,6 +94,15 @@ impl Start {
     }
     pub fn open() -> Start {
         Start::new(Stage::Head)
+    }
+    /// True when what the window shows does not hold and should be read again first.
+    fn read_again(&mut self, n: usize) -> bool {
+        if self.rereads[n] == REREADS {
+            return false;
+        }
+        self.rereads[n] += 1;
+        self.windows[n].forget();
+        true
     }
     /// Gives the buffers back that are here.
     pub fn release(mut self, pool: &mut Pool) {
@@ -207,31 +223,41 @@ impl Slice {
 
     fn start_head<Q: Queue>(&mut self, start: &mut Start, q: &mut Q, pool: &mut Pool) -> Progress {
         check_device(&self.cfg, q)?;
-        let copies: [u32; 4] = [SLOTS[0][0], SLOTS[0][1], SLOTS[1][0], SLOTS[1][1]];
-        if start.head.is_empty() {
-            start.head = vec![None; copies.len()];
-            start.next = 0;
-        }
-        for n in 0..copies.len() {
-            if start.next == n && matches!(start.jobs[n], Job::None) {
-                let addr = Addr(copies[n]);
-                if !start.windows[n].read(addr, 1, Purpose::Start(n), &mut self.port, q, pool) {
-                    return Ok(false);
+        start.head.resize(COPIES.len(), None);
+        let mut waiting = false;
+        for n in 0..COPIES.len() {
+            let addr = Addr(COPIES[n]);
+            while start.head[n].is_none() {
+                let cause = match start.windows[n].view() {
+                    View::Empty => {
+                        if !start.windows[n].read(addr, 1, Purpose::Start(n), &mut self.port, q, pool) {
+                            return Ok(false);
+                        }
+                        continue;
+                    }
+                    View::Flying => {
+                        waiting = true;
+                        break;
+                    }
+                    View::Failed(_) => FormatError::Short,
+                    View::Here => match Superblock::decode(start.windows[n].block(addr)) {
+                        Ok(sb) => {
+                            start.head[n] = Some(sb);
+                            break;
+                        }
+                        Err(cause) => cause,
+                    },
+                };
+                if !start.read_again(n) {
+                    start.head_error = cause;
+                    break;
                 }
-                start.jobs[n] = Job::Head;
-                start.next = n + 1;
             }
         }
-        for n in 0..copies.len() {
-            match start.windows[n].view() {
-                View::Flying => return Ok(false),
-                View::Here => match Superblock::decode(start.windows[n].block(Addr(copies[n]))) {
-                    Ok(sb) => start.head[n] = Some(sb),
-                    Err(e) => start.head_error = e,
-                },
-                View::Failed(_) | View::Empty => {}
-            }
+        if waiting {
+            return Ok(false);
         }
+        start.rereads.fill(0);
         let newest = start.head.drain(..).flatten().max_by_key(|sb| sb.sequence);
         let sb = newest.ok_or(StoreError::Superblock(start.head_error))?;
         self.adopt(sb, start)?;
@@ -276,12 +302,17 @@ impl Slice {
         if !w.covers(page.addr) && w.view() != View::Flying {
             return Ok(w.read(page.addr, 1, Purpose::Start(0), &mut self.port, q, pool));
         }
-        let block = match w.view() {
+        let decoded = match w.view() {
             View::Flying => return Ok(false),
-            View::Failed(_) | View::Empty => return Err(damaged(FormatError::Short)),
-            View::Here => w.block(page.addr),
+            View::Failed(_) | View::Empty => Err(FormatError::Short),
+            View::Here => decode_manifest(w.block(page.addr), page.crc, &self.id),
         };
-        let (fields, items) = decode_manifest(block, page.crc, &self.id).map_err(damaged)?;
+        let (fields, items) = match decoded {
+            Ok(decoded) => decoded,
+            Err(_) if start.read_again(0) => return Ok(true),
+            Err(e) => return Err(damaged(e)),
+        };
+        start.rereads[0] = 0;
         let sb = self.superblock.as_ref().expect("adopted");
         let prev_ok = match fields.prev {
             Entry::NONE => fields.number == 0,
@@ -314,6 +345,7 @@ impl Slice {
                     }
                     start.dirs.push((volume, number, page));
                 }
+                Item::Stamp(stamp) => self.index.note_stamp(stamp),
                 Item::Segment { segment, seq } => {
                     if segment.0 >= self.geometry.segments {
                         return Err(damaged);
@@ -329,11 +361,17 @@ impl Slice {
     fn start_pages<Q: Queue>(&mut self, start: &mut Start, q: &mut Q, pool: &mut Pool) -> Progress {
         let mut work = false;
         for n in 0..start.windows.len() {
-            if !matches!(start.jobs[n], Job::None) && start.windows[n].view() != View::Flying {
-                self.place_job(start, n)?;
-                start.jobs[n] = Job::None;
-                work = true;
+            if matches!(start.jobs[n], Job::None) || start.windows[n].view() == View::Flying {
+                continue;
             }
+            if start.windows[n].view() == View::Empty || (!self.job_holds(start, n) && start.read_again(n)) {
+                let (addr, blocks) = start.windows[n].range();
+                work |= start.windows[n].read(addr, blocks, Purpose::Start(n), &mut self.port, q, pool);
+                continue;
+            }
+            self.place_job(start, n)?;
+            (start.jobs[n], start.rereads[n]) = (Job::None, 0);
+            work = true;
         }
         for n in 0..start.windows.len() {
             if !matches!(start.jobs[n], Job::None) {
@@ -383,10 +421,25 @@ impl Slice {
         None
     }
 
+    /// True when all pages of a job could be read and match their checksums.
+    fn job_holds(&self, start: &Start, n: usize) -> bool {
+        let w = &start.windows[n];
+        let holds = |page: &Entry| w.view() == View::Here && crc32c(w.block(page.addr)) == page.crc;
+        match start.jobs[n] {
+            Job::None => true,
+            Job::Dir(i) => holds(&start.dirs[i].2),
+            Job::Leaves { slot, dir, at, count } => {
+                let pages = &self.index.dir(slot, dir).expect("the job was made from it").pages[at..];
+                let durable = pages.iter().map(|p| p.durable).filter(|page| *page != Entry::NONE);
+                durable.take(count as usize).all(|page| holds(&page))
+            }
+        }
+    }
+
     fn place_job(&mut self, start: &mut Start, n: usize) -> Result<(), StoreError> {
         let here = start.windows[n].view() == View::Here;
         match start.jobs[n] {
-            Job::None | Job::Head => {}
+            Job::None => {}
             Job::Dir(i) => {
                 let (volume, number, page) = start.dirs[i];
                 let damaged = |cause| StoreError::Damaged { what: Damage::Directory, addr: page.addr, cause };

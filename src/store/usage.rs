@@ -1,8 +1,9 @@
 //! What a slice tells about itself.
 
 use super::error::StoreError;
+use super::format::batch::Stamp;
 use super::slice::Slice;
-use crate::base::{BLOCK, VolumeId};
+use crate::base::{BLOCK, ShardId, VolumeId};
 
 /// Counters since the slice was started.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -110,6 +111,18 @@ impl Slice {
             damage: self.damage,
             counters,
         }
+    }
+
+    /// The newest durable write of a shard in this slice, as its stamp says: where its owner goes on after a restart.
+    /// Epoch and LSN are 0 when there was none.
+    pub fn last_stamp(&self, shard: ShardId) -> Stamp {
+        self.index.stamp(shard).unwrap_or(Stamp { shard, ..Stamp::NONE })
+    }
+
+    /// Whether a block is mapped (lost blocks are); `None` when there is no such volume.
+    pub fn is_mapped(&self, volume: VolumeId, block: u64) -> Option<bool> {
+        let slot = self.index.slot(volume)?;
+        Some(self.index.entry(slot, block).addr != super::format::Addr::NONE)
     }
 
     /// Blocks that a volume has mapped in this slice; `None` when there is no such volume.

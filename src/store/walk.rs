@@ -14,6 +14,9 @@ use crate::mem::Pool;
 /// Blocks read at once on devices that are not memory.
 const WINDOW_BLOCKS: u32 = 64;
 
+/// Times a header is read again before it counts as damaged.
+const REREADS: u8 = 2;
+
 /// Something live in the segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Live {
@@ -60,17 +63,18 @@ pub(super) struct Walk {
     purpose: Purpose,
     pending: Vec<Live>,
     done: usize,
+    rereads: u8,
 }
 
 impl Walk {
     pub fn new(segment: SegmentId, purpose: Purpose) -> Walk {
         let pending = Vec::with_capacity(super::format::batch::PAYLOAD_MAX as usize);
-        Walk { segment, offset: 0, window: Window::new(), purpose, pending, done: 0 }
+        Walk { segment, offset: 0, window: Window::new(), purpose, pending, done: 0, rereads: 0 }
     }
 
     /// Starts over in another segment, with the same buffers.
     pub fn restart(&mut self, segment: SegmentId) {
-        (self.segment, self.offset, self.done) = (segment, 0, 0);
+        (self.segment, self.offset, self.done, self.rereads) = (segment, 0, 0, 0);
         self.pending.clear();
     }
 
@@ -104,16 +108,21 @@ impl Walk {
                 return Step::Ended;
             }
             let addr = geometry.start(self.segment).plus(self.offset);
-            match self.show(addr, 1, geometry, port, q, pool) {
-                View::Here => {}
-                View::Failed(_) => return Step::Damaged,
+            let header = match self.show(addr, 1, geometry, port, q, pool) {
+                View::Here => Header::decode(self.window.block(addr), id, addr).ok(),
+                View::Failed(_) => None,
                 View::Empty | View::Flying => return Step::Later,
-            }
+            };
+            let Some(header) = header.filter(|h| h.blocks() <= geometry.segment_blocks - self.offset) else {
+                if self.rereads == REREADS {
+                    return Step::Damaged;
+                }
+                self.rereads += 1;
+                self.window.forget();
+                continue;
+            };
+            self.rereads = 0;
             let block = self.window.block(addr);
-            let Ok(header) = Header::decode(block, id, addr) else { return Step::Damaged };
-            if header.blocks() > geometry.segment_blocks - self.offset {
-                return Step::Damaged;
-            }
             self.pending.clear();
             self.done = 0;
             for record in header.records(block) {
@@ -154,7 +163,7 @@ impl Walk {
     }
 }
 
-pub(super) fn list_live(record: &Record<'_>, base: Addr, index: &Index, out: &mut Vec<Live>) {
+fn list_live(record: &Record<'_>, base: Addr, index: &Index, out: &mut Vec<Live>) {
     let Some(slot) = index.slot(record.volume) else { return };
     let at = base.plus(record.payload_at);
     let (volume, stamp) = (record.volume, record.stamp);

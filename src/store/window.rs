@@ -40,6 +40,10 @@ impl Window {
     pub fn covers(&self, addr: Addr) -> bool {
         self.view != View::Empty && addr >= self.first && addr.0 < self.first.0 + self.blocks
     }
+    /// First block and number of blocks that it shows or showed last.
+    pub fn range(&self) -> (Addr, u32) {
+        (self.first, self.blocks)
+    }
     /// A block that the window shows.
     pub fn block(&self, addr: Addr) -> &[u8] {
         assert!(self.view == View::Here && self.covers(addr), "only what is here can be seen");
@@ -91,6 +95,12 @@ impl Window {
         assert_eq!(self.view, View::Flying, "only a window being read completes");
         self.buf = done.buf;
         self.view = done.result.map_or_else(View::Failed, |()| View::Here);
+    }
+
+    /// Shows nothing any more, so that the next look reads anew; the window must not be flying.
+    pub fn forget(&mut self) {
+        assert_ne!(self.view, View::Flying, "a read can not be called back");
+        self.view = View::Empty;
     }
 
     /// Shows nothing any more and gives the buffer back (unless it is at the device).

@@ -5,11 +5,12 @@ use super::format::batch::{Described, Kind};
 use super::index::Slot;
 use super::request::{Io, Outcome};
 use super::slice::Slice;
+use super::space::LEAF_BLOCKS;
 use super::staging::Body;
-use crate::base::crc::crc32c;
 use crate::base::{BLOCK, CHUNK, CHUNK_BLOCKS, Status};
 use crate::device::Queue;
 use crate::mem::Pool;
+use crate::transform::copy_crc32c;
 
 /// The blocks that a request touches.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +78,7 @@ impl Slice {
         let what = Described { volume: io.volume, first: extent.first, count: extent.count, stamp: io.stamp };
         self.append_data(batch, what, data);
         self.log.wait(batch, io.tag);
-        self.headroom = self.headroom.saturating_sub(u64::from(extent.count));
+        self.headroom = self.headroom.saturating_sub(u64::from(extent.count) + LEAF_BLOCKS);
         Outcome::Pending
     }
 
@@ -117,14 +118,17 @@ impl Slice {
     fn check_capacity(&mut self, io: &Io, slot: Slot, extent: &Extent) -> Option<Outcome> {
         let chunk = extent.first / CHUNK_BLOCKS;
         let leaf_ok = self.index.may_map(slot, chunk);
-        if leaf_ok && u64::from(extent.count) <= self.headroom {
+        if leaf_ok && u64::from(extent.count) + LEAF_BLOCKS <= self.headroom {
             return None;
         }
         let blocks = extent.first..extent.first + u64::from(extent.count);
         let unmapped = |b: &u64| !self.index.entry(slot, *b).addr.is_place();
-        let new = blocks.filter(unmapped).count() as u64;
+        let mut new = blocks.filter(unmapped).count() as u64;
         if new == 0 {
             return None;
+        }
+        if self.index.leaf(slot, chunk).is_none() {
+            new += LEAF_BLOCKS;
         }
         let (used, limit) = (self.committed_blocks(), self.limit_blocks());
         if !leaf_ok || used + new > limit {
@@ -162,8 +166,7 @@ impl Slice {
         let (tail, payload, _) = self.log.push(batch, Kind::Data, what);
         let blocks = data.chunks_exact(BLOCK).zip(payload.chunks_exact_mut(BLOCK));
         for ((from, to), crc) in blocks.zip(tail.chunks_exact_mut(4)) {
-            to.copy_from_slice(from);
-            crc.copy_from_slice(&crc32c(to).to_le_bytes());
+            crc.copy_from_slice(&copy_crc32c(to, from).to_le_bytes());
         }
         self.counters.user_blocks += u64::from(what.count);
     }
@@ -191,7 +194,13 @@ impl Slice {
 
     /// A write that no single batch can take: what fits goes into this one, the rest waits in staging.
     fn write_in_parts<Q: Queue>(&mut self, io: Io, extent: Extent, data: &[u8], q: &mut Q, pool: &mut Pool) -> Outcome {
-        if extent.count <= self.cfg.payload_max() / 2 {
+        if self.cleaner.stuck && self.log.needs_segment(Stream::Hot) {
+            self.counters.capacity_exceeded += 1;
+            return Outcome::ended(io.tag, Status::CapacityExceeded);
+        }
+        // An open batch that is empty and yet too small is the last of its segment; only a part of this write can fill it.
+        let at_end = self.log.open_batch(Stream::Hot).is_some_and(|batch| batch.payload() == 0);
+        if extent.count <= self.cfg.payload_max() / 2 && !at_end {
             // It fits a batch of its own as soon as one may be opened.
             return Outcome::Later(None);
         }

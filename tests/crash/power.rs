@@ -42,7 +42,6 @@ fn power_cuts_lose_nothing() {
 }
 
 #[test]
-#[ignore = "seed 4 finds a request that ends twice when its disk fails: an open defect of the store"]
 fn ailing_disks_are_survived_or_refused() {
     let (mut bench, start, seeds) = (Bench::new(), Instant::now(), scaled(160));
     for seed in first_seed()..first_seed() + seeds {
@@ -52,7 +51,6 @@ fn ailing_disks_are_survived_or_refused() {
 }
 
 #[test]
-#[ignore = "seed 4 finds a request that ends twice when its disk fails: an open defect of the store"]
 fn the_same_seed_gives_the_same_trace() {
     for seed in first_seed()..first_seed() + scaled(4) {
         let trace = || {

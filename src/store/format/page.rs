@@ -3,11 +3,12 @@
 //! 512 entries whose checksum is kept by whatever points to them; manifest pages carry a header of their own and form
 //! a chain from the superblock backwards.
 
+use super::batch::Stamp;
 use super::geometry::{Addr, SegmentId};
 use super::volume::VolumeMeta;
 use super::{FormatError, LogId, VERSION};
 use crate::base::crc::crc32c;
-use crate::base::{BLOCK, VolumeId};
+use crate::base::{BLOCK, ShardId, VolumeId};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -100,13 +101,17 @@ pub enum Item {
         /// Its sequence number.
         seq: u64,
     },
+    /// The newest write of a shard.
+    Stamp(Stamp),
 }
 
 const ITEM_VOLUME: u8 = 1;
 const ITEM_DIR: u8 = 2;
 const ITEM_SEGMENT: u8 = 3;
+const ITEM_STAMP: u8 = 4;
 const DIR_BYTES: usize = 17;
 const SEGMENT_BYTES: usize = 13;
+const STAMP_BYTES: usize = 15;
 
 impl Item {
     fn size(&self) -> usize {
@@ -114,6 +119,7 @@ impl Item {
             Item::Volume(_) => 1 + VolumeMeta::ENCODED,
             Item::Dir { .. } => DIR_BYTES,
             Item::Segment { .. } => SEGMENT_BYTES,
+            Item::Stamp(_) => STAMP_BYTES,
         }
     }
 }
@@ -164,6 +170,12 @@ impl ManifestWriter {
                 out[0] = ITEM_SEGMENT;
                 out[1..5].copy_from_slice(&segment.0.to_le_bytes());
                 out[5..13].copy_from_slice(&seq.to_le_bytes());
+            }
+            Item::Stamp(stamp) => {
+                out[0] = ITEM_STAMP;
+                out[1..3].copy_from_slice(&stamp.shard.0.to_le_bytes());
+                out[3..7].copy_from_slice(&stamp.epoch.to_le_bytes());
+                out[7..15].copy_from_slice(&stamp.lsn.to_le_bytes());
             }
         }
         self.used = end;
@@ -248,6 +260,7 @@ fn decode_item(bytes: &[u8]) -> Result<(Item, &[u8]), FormatError> {
         ITEM_VOLUME => 1 + VolumeMeta::ENCODED,
         ITEM_DIR => DIR_BYTES,
         ITEM_SEGMENT => SEGMENT_BYTES,
+        ITEM_STAMP => STAMP_BYTES,
         _ => return Err(FormatError::Field),
     };
     let raw = bytes.get(..need).ok_or(FormatError::Short)?;
@@ -256,7 +269,11 @@ fn decode_item(bytes: &[u8]) -> Result<(Item, &[u8]), FormatError> {
         ITEM_DIR => {
             Item::Dir { volume: VolumeId(word32(raw, 1)), number: word32(raw, 5), page: Entry::unpack(word64(raw, 9)) }
         }
-        _ => Item::Segment { segment: SegmentId(word32(raw, 1)), seq: word64(raw, 5) },
+        ITEM_SEGMENT => Item::Segment { segment: SegmentId(word32(raw, 1)), seq: word64(raw, 5) },
+        _ => {
+            let shard = ShardId(u16::from(raw[1]) | u16::from(raw[2]) << 8);
+            Item::Stamp(Stamp { shard, epoch: word32(raw, 3), lsn: word64(raw, 7) })
+        }
     };
     Ok((item, &bytes[need..]))
 }
@@ -287,6 +304,7 @@ mod tests {
         let mut items = vec![Item::Volume(meta)];
         let page_at = Entry { addr: Addr(77), crc: 0xdead_beef };
         items.push(Item::Dir { volume: VolumeId(1), number: 0, page: page_at });
+        items.push(Item::Stamp(Stamp { shard: ShardId(255), epoch: 3, lsn: 1 << 40 }));
         for n in 0..500u32 {
             items.push(Item::Segment { segment: SegmentId(n), seq: u64::from(n) * 3 });
         }
@@ -314,7 +332,7 @@ mod tests {
         for _ in 0..20_000 {
             w.seal(&mut page, &ID, &fields);
             rng.fill(&mut page[FIXED..FIXED + 64]);
-            page[FIXED] = rng.below(5) as u8;
+            page[FIXED] = rng.below(6) as u8;
             page[36..38].copy_from_slice(&(rng.below(5000) as u16).to_le_bytes());
             let _ = decode_manifest(&page, crc32c(&page), &ID);
         }

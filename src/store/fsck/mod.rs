@@ -187,6 +187,18 @@ pub fn check(
     Ok(report)
 }
 
+/// Checks the one slice that lies at `base` of a medium of `size` bytes, wherever its store would place it.
+#[cfg(test)]
+pub fn check_one(base: u64, size: u64, read: Read<'_>) -> Result<Report, NoStore> {
+    let probed = look(base, size, read, &mut vec![0; PROBE_BYTES])?;
+    let mut report =
+        Report { store: probed.store, name: probed.name, slices: Vec::new(), findings: Vec::new(), findings_total: 0 };
+    let id = LogId { store: probed.store, slice: probed.slice.0 };
+    let slice = check_slice(id, &probed, base, read, &mut |_| {}, &mut report);
+    report.slices.push(slice);
+    Ok(report)
+}
+
 type Read<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> Result<(), DeviceError>;
 
 /// Says whose medium it is, from the first slice or, when nothing of that is left, from any other.

@@ -47,7 +47,7 @@ impl Check<'_> {
                 match item {
                     Item::Volume(meta) => self.map.put(meta),
                     Item::Dir { volume, number, page } => dirs.push((volume, number, page)),
-                    Item::Segment { .. } => {}
+                    Item::Segment { .. } | Item::Stamp(_) => {}
                 }
             }
             page = fields.prev;

@@ -10,9 +10,11 @@ mod volumes;
 pub(super) use dir::{Dir, PageState};
 pub(super) use volumes::{Life, Slot, Volume};
 
+use super::format::batch::Stamp;
 use super::format::page::{ENTRIES, Entry};
 use super::format::{Addr, VolumeMeta};
-use crate::base::{CHUNK_BLOCKS, VolumeId};
+use crate::base::limits::SHARDS;
+use crate::base::{CHUNK_BLOCKS, ShardId, VolumeId};
 use volumes::Ids;
 
 /// No leaf, no directory page.
@@ -42,8 +44,12 @@ pub(super) struct Index {
     room: Room,
     dirty_leaves: u64,
     mapped: u64,
+    /// Of the mapped blocks, those that are lost and take no space.
+    lost: u64,
     /// No volume id from here on was ever used in this slice.
     floor: u32,
+    /// The newest stable write of each shard.
+    stamps: Vec<Stamp>,
 }
 
 impl Index {
@@ -60,7 +66,9 @@ impl Index {
             room,
             dirty_leaves: 0,
             mapped: 0,
+            lost: 0,
             floor: 0,
+            stamps: (0..SHARDS).map(|n| Stamp { shard: ShardId(n), ..Stamp::NONE }).collect(),
         }
     }
 
@@ -102,6 +110,18 @@ impl Index {
     pub fn raise_floor(&mut self, floor: u32) {
         self.floor = self.floor.max(floor);
     }
+    /// A write with this stamp is stable.
+    #[inline]
+    pub fn note_stamp(&mut self, stamp: Stamp) {
+        if let Some(newest) = self.stamps.get_mut(usize::from(stamp.shard.0)) {
+            *newest = (*newest).max(stamp);
+        }
+    }
+    /// The newest stable write of a shard.
+    pub fn stamp(&self, shard: ShardId) -> Option<Stamp> {
+        self.stamps.get(usize::from(shard.0)).copied()
+    }
+
     /// Leaves in memory.
     pub fn leaf_count(&self) -> usize {
         self.leaves.len() - self.leaves_free.len()
@@ -117,6 +137,10 @@ impl Index {
     /// Mapped blocks of all volumes.
     pub fn mapped(&self) -> u64 {
         self.mapped
+    }
+    /// Mapped blocks that have a place on the medium: all but the lost ones.
+    pub fn placed(&self) -> u64 {
+        self.mapped - self.lost
     }
     /// Leaves changed since they were last copied to a checkpoint.
     pub fn dirty_leaves(&self) -> u64 {
@@ -244,6 +268,8 @@ impl Index {
         let old = Entry::unpack(*word);
         *word = entry.pack();
         self.dirty_leaves += u64::from(dir.mark_dirty(chunk_at));
+        let lost = i64::from(entry == Entry::LOST) - i64::from(old == Entry::LOST);
+        self.lost = self.lost.strict_add_signed(lost);
         let change = i32::from(entry != Entry::NONE) - i32::from(old != Entry::NONE);
         if change != 0 {
             self.mapped = self.mapped.strict_add_signed(i64::from(change));
@@ -280,6 +306,9 @@ impl Index {
             if entry.addr.is_place() {
                 died(entry.addr);
             }
+            if from == 0 {
+                self.lost -= u64::from(entry == Entry::LOST);
+            }
             if from != 0 && entry != Entry::NONE {
                 self.set(slot, chunk * CHUNK_BLOCKS + at as u64, Entry::NONE);
             }
@@ -299,6 +328,7 @@ impl Index {
         for (slot, word) in leaf.iter_mut().zip(words) {
             *slot = word;
             mapped += u16::from(word != Entry::NONE.pack());
+            self.lost += u64::from(word == Entry::LOST.pack());
         }
         let volume = &mut self.volumes[slot.index()];
         let dir = &mut self.dirs[volume.dirs[number] as usize];

@@ -8,7 +8,7 @@ const B: u64 = Harness::BLOCK_SECTORS;
 
 fn each(test: impl Fn(&mut Harness)) {
     for (volatile, memory) in [(false, true), (true, true), (false, false), (true, false)] {
-        let mut h = Harness::new(32, Limits::tiny(), volatile, memory, 5);
+        let mut h = Harness::new(40, Limits::tiny(), volatile, memory, 5);
         assert_eq!(h.set_volume(meta(1, 4 << 20)), Status::Ok);
         test(&mut h);
         h.close();
@@ -27,6 +27,8 @@ fn written_blocks_read_back_also_after_a_crash() {
         h.verify();
         assert_eq!(h.slice.usage().counters.checksum_errors, 0);
         assert!(h.slice.usage().counters.replayed_batches > 0);
+        let shard = crate::base::ShardId(0);
+        assert_eq!(h.slice.last_stamp(shard).lsn, 20);
         let m = *h.slice.volumes().next().unwrap();
         assert_eq!(m, meta(1, 4 << 20));
     });

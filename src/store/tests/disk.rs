@@ -89,6 +89,11 @@ impl Disk {
         image
     }
 
+    /// Reads the medium as the offline checker would.
+    pub fn peek(&self, at: u64, into: &mut [u8]) {
+        into.copy_from_slice(&self.cache[at as usize..at as usize + into.len()]);
+    }
+
     /// The power is back.
     pub fn restart(&mut self, image: Vec<u8>) {
         assert!(self.pending.is_empty(), "nothing is under way when the power comes back");

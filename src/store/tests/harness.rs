@@ -4,7 +4,7 @@ use super::disk::Disk;
 use crate::base::{BLOCK, CHUNK, CoreId, ShardId, SliceId, Status, Time, VolumeId};
 use crate::device::{DeviceError, Done, Queue};
 use crate::mem::{Class, Pool};
-use crate::store::{Ended, Io, Limits, Name, Outcome, Phase, Slice, SliceConfig, Stamp, StoreError, VolumeMeta};
+use crate::store::{Ended, Io, Limits, Name, Outcome, Phase, Slice, SliceConfig, Stamp, StoreError, VolumeMeta, fsck};
 use std::collections::BTreeMap;
 
 pub const SECTOR: u64 = 512;
@@ -439,6 +439,25 @@ impl Harness {
         }
     }
 
+    /// What the offline checker says of the medium as it is.
+    pub fn fsck(&self) -> fsck::Report {
+        let mut read = |at: u64, into: &mut [u8]| {
+            self.disk.peek(at, into);
+            Ok(())
+        };
+        let base = self.cfg.offset;
+        fsck::check_one(base, base + self.cfg.len, &mut read).unwrap()
+    }
+
+    /// The checker finds nothing wrong and sees what the slice sees.
+    pub fn assert_sound(&self) {
+        let report = self.fsck();
+        assert!(report.is_clean(), "{report:?}");
+        let seen = report.slices[0];
+        assert_eq!(seen.mapped, self.slice.usage().mapped);
+        assert_eq!(seen.volumes as usize, self.slice.volumes().count());
+    }
+
     /// Reads everything the model knows and checks it.
     pub fn verify(&mut self) {
         self.quiesce();
@@ -468,6 +487,20 @@ impl Harness {
     pub fn pin(&mut self) {
         self.verify();
         self.verify();
+    }
+
+    /// The content of a block, unchecked.
+    pub fn read_raw(&mut self, volume: u32, block: u64) -> Vec<u8> {
+        let tag = self.tag();
+        let buf = self.pool.get(BLOCK).unwrap();
+        let io = Self::io(volume, block * Self::BLOCK_SECTORS, Self::BLOCK_SECTORS, 0, tag);
+        let Outcome::Done(ended) = self.slice.read(io, buf, &mut self.disk, &mut self.pool) else {
+            panic!("only on a device of memory")
+        };
+        let buf = ended.buf.unwrap();
+        let bytes = buf.to_vec();
+        self.pool.put(buf);
+        bytes
     }
 
     pub fn blocks(&self, volume: u32) -> u64 {

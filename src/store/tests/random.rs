@@ -67,6 +67,9 @@ fn run(r: &Run) {
         }
         if rng.below(10_000) < r.crash_percent * 10 {
             h.crash();
+            if rng.chance(25) {
+                h.assert_sound();
+            }
             h.pin();
         }
         if step % 2000 == 1999 {
@@ -77,6 +80,7 @@ fn run(r: &Run) {
     let usage = h.slice.usage();
     assert_eq!((usage.counters.checksum_errors, usage.counters.lost_blocks, usage.counters.damaged_headers), (0, 0, 0));
     h.crash();
+    h.assert_sound();
     h.verify();
     h.close();
 }
