@@ -238,6 +238,19 @@ pub struct Namespace {
     pub uuid: Uuid,
     /// ANA group, 1..=`max_namespaces`; the NSID unless set.
     pub anagrpid: u32,
+    /// Which hosts see it. Journals of before there was a choice do not say: all.
+    #[serde(default)]
+    pub visible: Visibility,
+}
+
+/// Which hosts see a namespace, of those that may connect to its subsystem.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Visibility {
+    /// All of them.
+    #[default]
+    All,
+    /// Only these, none to begin with (SPDK: `no_auto_visible`). A host may be listed before it may connect.
+    Only(BTreeSet<Nqn>),
 }
 
 /// A subsystem.
@@ -277,7 +290,7 @@ pub const NAMESPACES_DEFAULT: u32 = 32;
 pub const CNTLID_MAX: u16 = 0xFFEF;
 /// Subsystems of a node.
 pub const SUBSYSTEMS_MAX: usize = 1024;
-/// Hosts on one subsystem's list.
+/// Hosts on one subsystem's list, and on one namespace's.
 pub const HOSTS_MAX: usize = 1024;
 /// Listeners of one subsystem.
 pub const LISTENERS_MAX: usize = 16;

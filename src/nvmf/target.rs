@@ -11,8 +11,8 @@ use crate::base::{CoreId, Time, VolumeId};
 use crate::mem::{Buf, Pool};
 use crate::net::{Close, ConnId, ListenerId, Net, Tx};
 use crate::volume::{Completion, Volumes};
-use std::collections::VecDeque;
 use core::net::SocketAddr;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How often timers are looked at, ms.
@@ -97,7 +97,7 @@ impl Target {
 
     /// Makes `snapshot` what this core exports. Hosts are told of changed namespaces and of a changed discovery log;
     /// connections whose subsystem, host or listener is no longer there are ended by the next [`Target::tick`], and start
-    /// no further request.
+    /// no further request; nor do commands to a namespace that their host no longer has. See [`Target::settled`].
     pub fn configure(&mut self, snapshot: Arc<Snapshot>) {
         let old = std::mem::replace(&mut self.snapshot, snapshot);
         self.transport = self.snapshot.transport.map(Transport::clamped);
@@ -105,6 +105,7 @@ impl Target {
         self.note_changes(&old);
         let unentitled = |t: &Target, c: &Conn| c.identity.is_some() && !t.entitled(c);
         self.end_where(unentitled, Close::AfterSend);
+        self.withdraw();
     }
 
     /// Names the address of a listener of this core's net; connections accepted on an unknown listener are refused.

@@ -3,7 +3,8 @@
 use super::read::{ConfigError, Section};
 use crate::cluster::{
     BdevName, Declared, DeclaredBdev, DeclaredStore, DeclaredSubsystem, DeclaredVolume, DelayTimes, DeviceSpec,
-    FileEngine, FileSpec, MadeOf, NamespaceSpec, Nqn, StoreName, Subsystem, Transport, VOLUME_BYTES_MAX, VolumeName,
+    FileEngine, FileSpec, MadeOf, NamespaceSpec, Nqn, StoreName, Subsystem, Transport, VOLUME_BYTES_MAX, Visibility,
+    VolumeName,
 };
 use std::net::SocketAddr;
 use uuid::Uuid;
@@ -184,6 +185,10 @@ fn namespace(s: Section<'_>) -> Result<NamespaceSpec, ConfigError> {
         bdev: s.required("bdev", s.text("bdev")?)?.to_owned(),
         nsid: s.number("nsid", 1..=1024)?.map(|n| n as u32),
         uuid: s.parsed("uuid", Uuid::try_parse)?,
+        visible: match (s.has("visible_to"), s.list("visible_to", Nqn::new)?) {
+            (true, hosts) => Visibility::Only(hosts.into_iter().collect()),
+            (false, _) => Visibility::All,
+        },
         ..NamespaceSpec::default()
     };
     s.finish().map(|()| spec)
