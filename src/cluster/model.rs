@@ -151,10 +151,6 @@ pub struct Transport {
     pub max_aq_depth: u32,
     /// Let `C2HData` carry the status when the host allows it.
     pub c2h_success: bool,
-    /// Seconds an Abort waits for its command.
-    pub abort_timeout_sec: u32,
-    /// Listen backlog.
-    pub acceptor_backlog: u32,
     /// Parameters that SPDK knows and that change nothing here; reported as they were given.
     pub inert: BTreeMap<String, Inert>,
 }
@@ -179,8 +175,6 @@ impl Default for Transport {
             max_io_size: 1 << 20,
             max_aq_depth: 128,
             c2h_success: true,
-            abort_timeout_sec: 1,
-            acceptor_backlog: 100,
             inert: BTreeMap::new(),
         }
     }
@@ -194,7 +188,6 @@ impl Transport {
         range("in_capsule_data_size", self.in_capsule_data_size, 0, 65536)?;
         range("max_io_size", self.max_io_size, 4096, 1 << 20)?;
         range("max_aq_depth", self.max_aq_depth, 32, 4096)?;
-        range("acceptor_backlog", self.acceptor_backlog, 1, 65535)?;
         if !self.max_io_size.is_power_of_two() {
             return Err(Error::Conflict { field: "max_io_size", why: "must be a power of two" });
         }

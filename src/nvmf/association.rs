@@ -138,22 +138,6 @@ impl Target {
         }
     }
 
-    /// True once the volumes have no request left that its host could not make now: the connections that the last
-    /// [`Target::configure`] ended, and commands to namespaces that it took away, have come to their end.
-    pub fn settled(&mut self) -> bool {
-        let mut known = 0;
-        for c in self.conns.iter_mut().flatten() {
-            let spaces = self.subs.spaces(c.view);
-            for (_, slot) in c.slots.iter_mut().filter(|(_, s)| s.pending > 0) {
-                if !reaches(spaces, slot.request.volume) {
-                    return false;
-                }
-                known += usize::from(slot.pending);
-            }
-        }
-        known == self.pending
-    }
-
     /// Timers: connections without Connect, keep alive, idle discovery controllers.
     pub(super) fn scan(&mut self, now: Time) {
         for at in 0..self.conns.len() {

@@ -69,9 +69,8 @@ impl<N: Node> Control<N> {
         state.apply(&command)?;
         let fresh = !state.addresses().contains(&addr);
         if fresh {
-            let backlog = state.transport().map_or(1, |t| t.acceptor_backlog);
             let failed = |source| Error::Node { what: "listen on", object: addr.to_string(), source };
-            self.node.listen(addr, backlog).await.map_err(failed)?;
+            self.node.listen(addr).await.map_err(failed)?;
         }
         let done = self.commit(&command).await;
         if fresh && done.is_err() {

@@ -64,10 +64,6 @@ params! {
         max_aq_depth: Option<u32>,
         /// Let data PDUs carry the status where the host allows it; true unless given.
         c2h_success: Option<bool>,
-        /// Seconds an Abort waits for its command; 1 unless given.
-        abort_timeout_sec: Option<u32>,
-        /// Listen backlog, 1 to 65535; 100 unless given.
-        acceptor_backlog: Option<u32>,
         /// Protection information: refused.
         dif_insert_or_strip: Option<bool>,
     }
@@ -353,8 +349,6 @@ async fn create_transport<N: Node>(context: Rc<Context<N>>, p: CreateTransport) 
         max_io_size: o.max_io_size.unwrap_or(d.max_io_size),
         max_aq_depth: o.max_aq_depth.unwrap_or(d.max_aq_depth),
         c2h_success: o.c2h_success.unwrap_or(d.c2h_success),
-        abort_timeout_sec: o.abort_timeout_sec.unwrap_or(d.abort_timeout_sec),
-        acceptor_backlog: o.acceptor_backlog.unwrap_or(d.acceptor_backlog),
         inert: p.inert,
     };
     context.control.change(Command::CreateTransport(transport)).await.map(|()| DONE).map_err(nvmf_error)
@@ -369,8 +363,6 @@ pub(super) fn transport_json(t: &Transport) -> Map<String, Value> {
         ("in_capsule_data_size", t.in_capsule_data_size),
         ("max_io_size", t.max_io_size),
         ("max_aq_depth", t.max_aq_depth),
-        ("abort_timeout_sec", t.abort_timeout_sec),
-        ("acceptor_backlog", t.acceptor_backlog),
     ] {
         all.insert(name.to_owned(), value.into());
     }
