@@ -69,7 +69,15 @@ impl Rig {
             volatile_cache: false,
         };
         let addr = "127.0.0.1:4420".parse().unwrap();
-        let ns = Namespace { nsid: 1, info: info.clone(), nguid: [1; 16], eui64: [0; 8], uuid: [1; 16], anagrpid: 1 };
+        let ns = Namespace {
+            nsid: 1,
+            info: info.clone(),
+            nguid: [1; 16],
+            eui64: [0; 8],
+            uuid: [1; 16],
+            anagrpid: 1,
+            visible: nvmf::Visibility::All,
+        };
         let subsystem = Subsystem {
             nqn: NQN.into(),
             serial: "1".into(),

@@ -126,7 +126,15 @@ fn serve(mut volumes: Memory, port: u16, stop: &AtomicBool, tell: &std::sync::mp
     let mut target = Target::new(CoreId(0), 1, Config::default());
     target.listen(listener, addr);
     let info = volumes.info.clone();
-    let ns = Namespace { nsid: 1, uuid: info.uuid, info, nguid: [1; 16], eui64: [0; 8], anagrpid: 1 };
+    let ns = Namespace {
+        nsid: 1,
+        uuid: info.uuid,
+        info,
+        nguid: [1; 16],
+        eui64: [0; 8],
+        anagrpid: 1,
+        visible: crate::nvmf::Visibility::All,
+    };
     target.configure(Arc::new(Snapshot {
         generation: 1,
         transport: Some(Transport::default()),

@@ -47,9 +47,9 @@ impl Target {
                 cntlid: data.cntlid.get(),
                 qid: params.qid,
             };
-            c.identity = Some(Box::new(identity));
             c.sub = sub;
-            self.subs.join(sub);
+            c.view = self.join_subsystem(sub, &identity.hostnqn);
+            c.identity = Some(Box::new(identity));
             c.out.entries = params.sqsize + 1;
             c.out.flow = params.cattr & CATTR_DISABLE_SQFC == 0;
             c.out.success = !c.out.flow && self.transport.is_some_and(|t| t.c2h_success);
@@ -182,10 +182,7 @@ impl Target {
             }
             Err((code, result)) => {
                 self.stats.connects_refused += 1;
-                if c.sub != u32::MAX {
-                    self.subs.leave(c.sub);
-                    c.sub = u32::MAX;
-                }
+                self.leave_subsystem(c);
                 c.identity = None;
                 c.out.entries = u16::MAX;
                 (c.out.flow, c.out.success) = (true, false);

@@ -124,7 +124,8 @@ impl Target {
     fn run_ranges<V: Volumes>(&mut self, c: &mut Conn, index: u16, env: &mut Env<'_, V>) -> bool {
         let slot = c.landing_slot(index);
         (slot.stage, slot.since) = (Stage::Volume, env.now);
-        while slot.got < slot.len {
+        // A range that failed, or a namespace that was taken away meanwhile, ends the command.
+        while slot.got < slot.len && slot.status == 0 {
             let buf = slot.buf.as_ref().expect("ranges are in a buffer");
             let at = slot.got as usize * size_of::<DsmRange>();
             let (range, _) = DsmRange::ref_from_prefix(&buf[at..]).expect("the buffer holds every range");

@@ -125,7 +125,7 @@ impl Target {
     /// The namespace of a command.
     #[inline]
     fn space(&self, c: &Conn, sqe: &Sqe) -> Result<Space, StatusCode> {
-        let spaces = self.subs.spaces(c.sub);
+        let spaces = self.subs.spaces(c.view);
         let space = spaces.get(sqe.nsid.get().wrapping_sub(1) as usize);
         space.copied().filter(|s| s.shift != 0).ok_or(sc::INVALID_NAMESPACE)
     }

@@ -5,5 +5,6 @@ mod commands;
 mod fabrics;
 mod fuzz;
 mod lifecycle;
+mod masking;
 mod rig;
 mod transport;

@@ -4,7 +4,7 @@ use crate::base::rng::Rng;
 use crate::base::{CoreId, Status, Time, VolumeId};
 use crate::mem::{Class, Pool};
 use crate::net::{Closed, ConnId, Handler, ListenerId, Loopback, LoopbackConfig, Net, Network, Tx};
-use crate::nvmf::{Config, Message, Namespace, Snapshot, Subsystem, Target, Transport};
+use crate::nvmf::{Config, Message, Namespace, Snapshot, Subsystem, Target, Transport, Visibility};
 use crate::volume::{Completion, Info, Kind, Payload, Request, Submit, Volumes};
 use crate::wire::fabrics::{Connect, ConnectData, Property, connect_result, property, result_cntlid};
 use crate::wire::nvme::{Cqe, Sgl, Sqe, sc};
@@ -298,6 +298,7 @@ impl Rig {
             eui64: [2; 8],
             uuid: [3; 16],
             anagrpid: 1,
+            visible: Visibility::All,
         };
         let subsystem = Subsystem {
             nqn: NQN.into(),
@@ -460,12 +461,25 @@ impl Rig {
 
     /// A queue of controller `cntlid` (FFFFh: a new one, for qid 0).
     pub fn queue(&mut self, core: usize, nqn: &str, cntlid: u16, qid: u16, cattr: u8, wish: Digests) -> Queue {
+        self.queue_of(HOST, core, nqn, (cntlid, qid), cattr, wish)
+    }
+
+    /// The same for any host.
+    pub fn queue_of(
+        &mut self,
+        host: &str,
+        core: usize,
+        nqn: &str,
+        (cntlid, qid): (u16, u16),
+        cattr: u8,
+        wish: Digests,
+    ) -> Queue {
         let conn = self.dial(core);
         let ic = self.shake(conn, 0, wish);
         let digests = Digests::from_bits(ic.dgst);
         let sqsize = if qid == 0 { 31 } else { 127 };
         let params = Connect { format: 0, qid, sqsize, cattr, kato: 10_000 };
-        let cqe = self.connect(conn, digests, params, &ConnectData::new(HOSTID, cntlid, nqn, HOST));
+        let cqe = self.connect(conn, digests, params, &ConnectData::new(HOSTID, cntlid, nqn, host));
         assert_eq!(cqe.code(), sc::SUCCESS, "Connect of queue {qid}: result {:x}", cqe.result.get());
         let cntlid = result_cntlid(cqe.result.get());
         assert_eq!(cqe.result.get(), connect_result(cntlid));
