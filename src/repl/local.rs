@@ -97,7 +97,7 @@ impl<Q: Queue> Local<Q> {
     /// have not.
     pub fn replace_device(&mut self, id: DeviceId, queue: Q, pool: &mut Pool) -> Result<(), Q> {
         match self.devices.get_mut(usize::from(id.0)) {
-            Some(Some(device)) if device.queue.inflight() == 0 => {
+            Some(Some(device)) if device.queue.inflight() == 0 && !self.raw.owes() => {
                 device.queue.reclaim(pool);
                 device.queue = queue;
                 Ok(())
@@ -109,7 +109,7 @@ impl<Q: Queue> Local<Q> {
     /// Detaches a device, or gives `None` while it is busy or slices still stand on it.
     pub fn remove_device(&mut self, id: DeviceId, pool: &mut Pool) -> Option<Q> {
         let slot = self.devices.get_mut(usize::from(id.0))?;
-        let busy = slot.as_ref().is_none_or(|d| d.queue.inflight() != 0);
+        let busy = slot.as_ref().is_none_or(|d| d.queue.inflight() != 0) || self.raw.owes();
         if busy || self.slices.iter().flatten().any(|s| s.device == id) {
             return None;
         }
@@ -333,7 +333,7 @@ impl<Q: Queue> Local<Q> {
             debug_assert_eq!(usize::from(device.id.0), at);
             for done in self.dones.drain(..) {
                 match (done.token >> TOKEN_TAG_SHIFT) as usize {
-                    0 => self.ended.extend(self.raw.done(done, &mut device.queue, pool)),
+                    0 => self.ended.extend(self.raw.done(device.id, done, &mut device.queue, pool)),
                     tag => {
                         let slot = self.slices[tag - 1].as_mut().expect("a slice outlives its operations");
                         slot.slice.done(now, done, &mut device.queue, pool);
@@ -377,6 +377,9 @@ impl<Q: Queue> Local<Q> {
 
     /// The earliest time at which a device or log has something to do without an outside event.
     pub fn wake_at(&self) -> Option<Time> {
+        if self.raw.owes() {
+            return Some(Time(0));
+        }
         let devices = self.devices.iter().flatten().filter_map(|d| d.queue.wake_at());
         devices.chain(self.slices.iter().flatten().filter_map(|s| s.slice.wake_at())).min()
     }
@@ -450,6 +453,13 @@ impl<Q: Queue> Shards for Local<Q> {
     /// Polls the devices, moves the logs, hands everything of this turn to the devices.
     fn step(&mut self, now: Time, pool: &mut Pool) -> bool {
         let mut worked = self.poll(now, pool);
+        if self.raw.owes() {
+            let devices = &mut self.devices;
+            self.raw.catch_up(|id, op| {
+                let device = devices[usize::from(id.0)].as_mut().expect("a device stays while a flush is owed");
+                device.queue.submit(op)
+            });
+        }
         for s in self.slices.iter_mut().flatten() {
             let device = self.devices[usize::from(s.device.0)].as_mut().expect("a slice stands on a device");
             worked |= s.slice.step(now, &mut device.queue, pool);

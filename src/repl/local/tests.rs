@@ -152,3 +152,65 @@ fn parts_on_what_is_not_there_end_with_gone() {
     b.local.prefetch(VOLUME, Home::Raw(DeviceId(4)), Kind::Read, u64::MAX);
     b.local.prefetch(VOLUME, LOG, Kind::Read, u64::MAX);
 }
+
+/// A device with a volatile cache and room for one operation, which ends in the next poll.
+struct OneAtATime {
+    caps: crate::device::Caps,
+    under_way: Option<crate::device::Op>,
+    /// Flushes that were done.
+    flushes: usize,
+}
+
+impl Queue for OneAtATime {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+    fn submit(&mut self, op: crate::device::Op) -> Result<(), crate::device::Op> {
+        match self.under_way {
+            Some(_) => Err(op),
+            None => {
+                self.under_way = Some(op);
+                Ok(())
+            }
+        }
+    }
+    fn kick(&mut self) {}
+    fn poll(&mut self, _: Time, done: &mut Vec<Done>) -> usize {
+        let Some(op) = self.under_way.take() else { return 0 };
+        self.flushes += usize::from(op.kind == crate::device::OpKind::Flush);
+        done.push(Done { token: op.token, kind: op.kind, result: Ok(()), buf: op.buf });
+        1
+    }
+    fn inflight(&self) -> usize {
+        usize::from(self.under_way.is_some())
+    }
+}
+
+#[test]
+fn a_forced_write_waits_for_its_flush_even_when_the_device_is_full() {
+    let ram = RamQueue::new(Arc::clone(&Bench::new().medium), 1);
+    let caps = Caps { volatile_cache: true, depth: 1, ..*ram.caps() };
+    let mut pool = Pool::standalone(CoreId(0), &[Class { size: 4096, count: 4 }]).unwrap();
+    let mut queue = OneAtATime { caps, under_way: None, flushes: 0 };
+    let mut raw = Raw::new(4);
+    let part = Part { fua: true, ..Bench::part(Kind::Write, Home::Raw(DEVICE), 0, 7) };
+    assert!(matches!(raw.write(&part, Payload::Borrowed(&[1; 4096]), &mut queue, &mut pool), Outcome::Pending));
+    let mut dones = Vec::new();
+    queue.poll(Time(1), &mut dones);
+    // Another's operation takes the only place before the write's end is dealt with.
+    let other = Bench::part(Kind::Read, Home::Raw(DEVICE), 0, 8);
+    assert!(matches!(raw.read(&other, pool.get(4096).unwrap(), &mut queue), Outcome::Pending));
+    assert!(raw.done(DEVICE, dones.remove(0), &mut queue, &mut pool).is_none() && raw.owes());
+    raw.catch_up(|_, op| queue.submit(op));
+    assert!(raw.owes(), "still no room");
+    queue.poll(Time(2), &mut dones);
+    let read = raw.done(DEVICE, dones.remove(0), &mut queue, &mut pool).unwrap();
+    assert_eq!((read.tag, read.status), (8, Status::Ok));
+    raw.catch_up(|device, op| {
+        assert_eq!(device, DEVICE);
+        queue.submit(op)
+    });
+    queue.poll(Time(3), &mut dones);
+    let written = raw.done(DEVICE, dones.remove(0), &mut queue, &mut pool).unwrap();
+    assert_eq!((written.tag, written.status, queue.flushes, raw.owes()), (7, Status::Ok, 1, false));
+}
