@@ -245,9 +245,11 @@ impl<Q: Queue> Local<Q> {
                 }
             },
             Home::Log { store, slices } => {
-                let stamp = self.next_stamp(part);
                 let outcome = match find(&mut self.slices, &mut self.devices, store, slices, part) {
-                    Some((slice, queue)) => log(slice.write(io(part, stamp), payload.bytes(), queue, pool)),
+                    Some((slice, queue)) => {
+                        let stamp = next_stamp(&mut self.lsn, slice, part);
+                        log(slice.write(io(part, stamp), payload.bytes(), queue, pool))
+                    }
                     None => gone(part.tag),
                 };
                 // The log has copied the payload, or has taken nothing of it.
@@ -269,13 +271,13 @@ impl<Q: Queue> Local<Q> {
                 Some(d) => self.raw.zero(part, &mut d.queue),
                 None => gone(part.tag),
             },
-            Home::Log { store, slices } => {
-                let stamp = self.next_stamp(part);
-                match find(&mut self.slices, &mut self.devices, store, slices, part) {
-                    Some((slice, queue)) => log(slice.zero(io(part, stamp), queue, pool)),
-                    None => gone(part.tag),
+            Home::Log { store, slices } => match find(&mut self.slices, &mut self.devices, store, slices, part) {
+                Some((slice, queue)) => {
+                    let stamp = next_stamp(&mut self.lsn, slice, part);
+                    log(slice.zero(io(part, stamp), queue, pool))
                 }
-            }
+                None => gone(part.tag),
+            },
         }
     }
 
@@ -318,12 +320,6 @@ impl<Q: Queue> Local<Q> {
         pool.put(buf);
         pool.put(expect);
         Ended { tag, status, buf: None }
-    }
-
-    fn next_stamp(&mut self, part: &Part) -> Stamp {
-        let lsn = &mut self.lsn[usize::from(part.shard.0)];
-        *lsn += 1;
-        Stamp { shard: part.shard, epoch: FIRST_EPOCH, lsn: *lsn }
     }
 
     fn poll(&mut self, now: Time, pool: &mut Pool) -> bool {
@@ -486,6 +482,13 @@ fn find<'a, Q: Queue>(
     Some((&mut slot.slice, &mut device.queue))
 }
 
+/// The stamp of a shard's next write: behind every write of this process and every one that the slice recovered.
+fn next_stamp(lsn: &mut [u64], slice: &Slice, part: &Part) -> Stamp {
+    let lsn = &mut lsn[usize::from(part.shard.0)];
+    *lsn = slice.last_stamp(part.shard).lsn.max(*lsn) + 1;
+    Stamp { shard: part.shard, epoch: FIRST_EPOCH, lsn: *lsn }
+}
+
 fn io(part: &Part, stamp: Stamp) -> Io {
     Io { volume: part.volume, offset: part.offset, len: part.len, stamp, tag: part.tag }
 }
@@ -501,3 +504,6 @@ fn log(outcome: store::Outcome) -> Outcome {
 fn gone(tag: u64) -> Outcome {
     Outcome::Done(Ended { tag, status: Status::Gone, buf: None })
 }
+
+#[cfg(test)]
+mod tests;
