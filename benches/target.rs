@@ -7,7 +7,7 @@
 use pollux::base::{CoreId, Status, Time, VolumeId};
 use pollux::mem::{Class, Pool};
 use pollux::net::{ConnId, Handler, ListenerId, Tx};
-use pollux::nvmf::{Config, Namespace, Snapshot, Subsystem, Target, Transport};
+use pollux::nvmf::{Config, Namespace, Snapshot, Subsystem, Target, Transport, Visibility};
 use pollux::volume::{Completion, Info, Kind, Payload, Request, Submit, Volumes};
 use pollux::wire::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData, Property, property};
 use pollux::wire::nvme::{Sgl, Sqe, io_op};
@@ -76,7 +76,7 @@ impl Rig {
             eui64: [0; 8],
             uuid: [1; 16],
             anagrpid: 1,
-            visible: nvmf::Visibility::All,
+            visible: Visibility::All,
         };
         let subsystem = Subsystem {
             nqn: NQN.into(),
@@ -91,7 +91,7 @@ impl Rig {
             cntlid_max: 0xffef,
             max_namespaces: 32,
         };
-        let mut target = Target::new(CoreId(0), 1, Config::default());
+        let mut target = Target::new(CoreId(0), 1, &Config::default());
         target.listen(ListenerId(0), addr);
         target.configure(Arc::new(Snapshot {
             generation: 1,

@@ -40,7 +40,7 @@ impl OpenDevice {
         };
         let kinds = OpKind::ALL.into_iter().filter(|k| hits(order.on, *k));
         // What is left of earlier orders for other operations.
-        let mut rules: Vec<FaultRule> = handle.report().into_iter().map(remaining).collect();
+        let mut rules: Vec<FaultRule> = handle.report().iter().map(remaining).collect();
         rules.retain(|r| r.end > 0 && r.op.is_none_or(|k| !hits(order.on, k)));
         if let Some(action) = action {
             let rule = |kind| FaultRule { op: Some(kind), end: order.count, ..FaultRule::always(action) };
@@ -56,7 +56,7 @@ impl OpenDevice {
     /// Lets go on what the device holds back, and takes the orders to hold away.
     pub fn release(&self) -> Result<(), NodeError> {
         let handle = self.medium.faults().ok_or(NodeError::Unsupported("not an error-injecting device"))?;
-        let mut rules: Vec<FaultRule> = handle.report().into_iter().map(remaining).collect();
+        let mut rules: Vec<FaultRule> = handle.report().iter().map(remaining).collect();
         rules.retain(|r| r.end > 0 && r.action != Action::Hold);
         handle.set(&rules);
         handle.release();
@@ -65,8 +65,8 @@ impl OpenDevice {
 }
 
 /// A rule for as many operations as it has not had yet.
-fn remaining(r: FaultReport) -> FaultRule {
-    FaultRule { end: r.rule.end.saturating_sub(r.seen), ..r.rule }
+fn remaining(r: &FaultReport) -> FaultRule {
+    FaultRule { end: r.rule.end.saturating_sub(r.seen), ..r.rule.clone() }
 }
 
 fn hits(on: FaultOn, kind: OpKind) -> bool {

@@ -222,7 +222,7 @@ fn builders(options: &Options) -> Result<Vec<Builder<Core, NetError>>, ServeErro
                 pool,
                 spans,
                 net: AnyNet::new(options.engine, options.tcp.clone())?,
-                target: Target::new(id, cores, options.nvmf),
+                target: Target::new(id, cores, &options.nvmf),
                 front: Front::new(id, cores, FrontConfig::default(), local),
             };
             Ok(Core::new(id, parts))

@@ -19,6 +19,8 @@ pub struct Config {
     pub connect_ms: u64,
     /// Controllers owned by this core at most; more are refused at Connect (Controller Busy).
     pub controllers: usize,
+    /// Of them, discovery controllers at most: any host may make those, and must not keep out those that have rights.
+    pub discovery_controllers: usize,
     /// Keep alive timeouts shorter than this are raised to it, ms.
     pub keep_alive_min_ms: u32,
     /// Keep alive timeouts longer than this are refused at Connect, ms.
@@ -52,6 +54,7 @@ impl Default for Config {
             unassociated_per_address: 8,
             connect_ms: 10_000,
             controllers: 1024,
+            discovery_controllers: 256,
             keep_alive_min_ms: 5_000,
             keep_alive_max_ms: 600_000,
             discovery_idle_ms: 120_000,

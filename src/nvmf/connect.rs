@@ -108,6 +108,10 @@ impl Target {
         let kato = keep_alive(&self.config, params.kato)?;
         let transport = self.transport.unwrap_or_default();
         let discovery = c.sub == DISCOVERY;
+        let full = || self.controllers.iter().filter(|c| c.discovery).count() >= self.config.discovery_controllers;
+        if discovery && full() {
+            return Err((sc::CONNECT_BUSY, 0));
+        }
         let (min, max) = self.snapshot_range(c.sub);
         let cntlid = self.controllers.free_id(c.sub, min, max).ok_or((sc::CONNECT_BUSY, 0))?;
         let new = NewController {

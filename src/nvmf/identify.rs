@@ -63,7 +63,10 @@ impl Target {
             cns::NAMESPACE | cns::ALLOCATED_NAMESPACE => fill_namespace(seen, ask.nsid, buf),
             cns::ACTIVE_LIST | cns::ALLOCATED_LIST => fill_list(seen, ask.nsid, buf),
             cns::ACTIVE_LIST_CSI if nvm => fill_list(seen, ask.nsid, buf),
-            cns::DESCRIPTORS => fill_descriptors(seen.find(ask.nsid)?, buf),
+            cns::DESCRIPTORS => {
+                fill_descriptors(seen.find(ask.nsid)?, buf);
+                Ok(())
+            }
             // The NVM command set has nothing to add without protection information.
             cns::NAMESPACE_CSI if nvm => seen.find(ask.nsid).map(|_| ()),
             cns::CONTROLLER_CSI if nvm => fill_nvm_controller(buf),
@@ -202,7 +205,7 @@ fn fill_list(seen: Seen<'_>, after: u32, buf: &mut Buf) -> Filled {
     Ok(())
 }
 
-fn fill_descriptors(ns: &Namespace, buf: &mut Buf) -> Filled {
+fn fill_descriptors(ns: &Namespace, buf: &mut Buf) {
     let mut rest: Option<&mut [u8]> = Some(buf);
     let mut put = |kind, identifier: &[u8]| {
         rest = rest.take().and_then(|list| put_descriptor(list, kind, identifier));
@@ -217,7 +220,6 @@ fn fill_descriptors(ns: &Namespace, buf: &mut Buf) -> Filled {
         put(nidt::UUID, &ns.uuid);
     }
     put(nidt::CSI, &[0]);
-    Ok(())
 }
 
 fn fill_nvm_controller(buf: &mut Buf) -> Filled {

@@ -230,7 +230,7 @@ impl Target {
         let space = self.space(c, sqe)?;
         let slot = Self::slot(c, sqe)?;
         let (cid, tag) = (sqe.cid.get(), c.tag + u64::from(slot));
-        let (mut request, bytes) = host_request(sqe, kind, &space, tag);
+        let (mut request, bytes) = host_request(sqe, kind, space, tag);
         if bytes > c.io_max {
             return Err(sc::INVALID_FIELD.into());
         }
@@ -273,6 +273,10 @@ impl Target {
         // The whole of what the host offers is moved, as hosts expect, but only `bytes` of it are used.
         let asked = matches!(inline, Inline::None);
         let moved = if asked && offered > c.io_max { bytes } else { offered };
+        // Data that has only begun to come may never come whole, as that which is asked for.
+        if matches!(inline, Inline::Partly) && !spare(env.pool, moved as usize) {
+            return Err(Refuse::Blocked);
+        }
         let buf = if asked { None } else { Some(env.pool.get(moved as usize).ok_or(Refuse::Blocked)?) };
         c.out.advance();
         let slot = c.slots.occupy(cid, Stage::Data, request);
@@ -348,7 +352,7 @@ fn fua(sqe: &Sqe) -> bool {
 
 /// The request of a command with host data, and how many bytes of data it uses.
 #[inline]
-fn host_request(sqe: &Sqe, kind: Kind, space: &Space, tag: u64) -> (Request, u32) {
+fn host_request(sqe: &Sqe, kind: Kind, space: Space, tag: u64) -> (Request, u32) {
     if kind == Kind::Deallocate {
         let ranges = (sqe.cdw10.get() & 0xff) + 1;
         let request = Request { volume: space.volume, kind, lba: 0, blocks: 0, fua: false, tag };

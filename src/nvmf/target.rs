@@ -63,14 +63,14 @@ pub(super) struct Env<'a, V> {
 impl Target {
     /// The target of `core`, one of `cores` (1 or more; the same number on all of them). It exports nothing until
     /// [`Target::configure`].
-    pub fn new(core: CoreId, cores: u16, config: Config) -> Target {
+    pub fn new(core: CoreId, cores: u16, config: &Config) -> Target {
         let config = Config {
             connections: config.connections.min(crate::base::limits::CONNS_PER_CORE),
             h2c_data_bytes: config.h2c_data_bytes.max(4096) & !3,
             cpda: config.cpda.min(31),
             events: config.events.max(1),
             aborts: config.aborts.max(1),
-            ..config
+            ..config.clone()
         };
         Target {
             core,

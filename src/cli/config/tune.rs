@@ -119,6 +119,7 @@ pub fn nvmf(s: Section<'_>, to: &mut nvmf::Config) -> Done {
         unassociated_per_address: 1..=base::limits::CONNS_PER_CORE as u64,
         connect_ms: 100..=600_000,
         controllers: 1..=base::limits::CONNS_PER_CORE as u64,
+        discovery_controllers: 1..=base::limits::CONNS_PER_CORE as u64,
         keep_alive_min_ms: 100..=600_000,
         keep_alive_max_ms: 1000..=86_400_000,
         discovery_idle_ms: 1000..=86_400_000,

@@ -148,7 +148,7 @@ fn held_operations_wait_for_their_release_and_then_take_effect() {
     b.handle.release();
     let tokens: Vec<_> = polled(&mut b.q).into_iter().map(|d| (d.token, d.result)).collect();
     assert_eq!(tokens, [(1, Ok(())), (2, Ok(()))]);
-    assert_eq!((b.medium(512, 1)[0], b.medium(1024, 1)[0], b.q.inflight()), (0x11, 0x22, 0));
+    assert_eq!((b.medium(512, 512)[0], b.medium(1024, 512)[0], b.q.inflight()), (0x11, 0x22, 0));
     // A release is for what is held at that moment only; a dead device holds nothing.
     b.handle.set(&[FaultRule::always(Action::Hold)]);
     b.q.submit(plain(OpKind::Discard, 0, 512, 7)).unwrap();

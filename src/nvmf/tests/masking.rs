@@ -116,10 +116,11 @@ fn a_hidden_namespace_is_an_inactive_nsid() {
     let range = [DsmRange { attributes: 0.into(), blocks: 8.into(), lba: 0.into() }];
     let mut dsm = Sqe::new(io_op::DSM, 0, 2, Sgl::in_capsule(16));
     dsm.cdw11 = 4.into();
+    let large = vec![0; 32768];
     let commands: [(Sqe, &[u8]); 7] = [
         (Sqe::rw(io_op::READ, 0, 2, 0, 8, Sgl::transport(4096)), &[]),
         (Sqe::rw(io_op::WRITE, 0, 2, 0, 8, Sgl::in_capsule(4096)), &[0; 4096]),
-        (Sqe::rw(io_op::WRITE, 0, 2, 0, 64, Sgl::transport(32768)), &[0; 32768]),
+        (Sqe::rw(io_op::WRITE, 0, 2, 0, 64, Sgl::transport(32768)), &large),
         (Sqe::rw(io_op::COMPARE, 0, 2, 0, 8, Sgl::in_capsule(4096)), &[0; 4096]),
         (Sqe::rw(io_op::WRITE_ZEROES, 0, 2, 0, 8, Sgl::NONE), &[]),
         (Sqe::new(io_op::FLUSH, 0, 2, Sgl::NONE), &[]),
@@ -207,7 +208,7 @@ fn commands_under_way_end_before_a_namespace_counts_as_taken_away() {
                 }
             }
             assert!(rig.cores[0].target.settled());
-            rig.answer(&host.io, &r2t, &[9; 32768], 32768);
+            rig.answer(&host.io, &r2t, &vec![9; 32768], 32768);
             assert_eq!(rig.complete(&host.io, 1, &[]).0.code(), sc::INVALID_NAMESPACE);
             assert_eq!(rig.disk.borrow().log.len(), 2, "nothing reached the volume afterwards");
             rig.finish();

@@ -266,6 +266,7 @@ impl Rig {
         Rig::new(Setup::default())
     }
 
+    #[allow(clippy::needless_pass_by_value)] // made where it is used
     pub fn new(setup: Setup) -> Rig {
         let network = Network::new(setup.loopback);
         let disk = Disk { bytes: vec![0; SIZE], info: info(setup.block_size), log: Vec::new() };
@@ -279,7 +280,7 @@ impl Rig {
         for i in 0..setup.cores {
             let mut net = network.net();
             let (listener, addr) = net.listen("0.0.0.0:4420".parse().unwrap(), false).unwrap();
-            let mut target = Target::new(CoreId(i), setup.cores, setup.config.clone());
+            let mut target = Target::new(CoreId(i), setup.cores, &setup.config);
             target.listen(listener, addr);
             let volumes = Memory {
                 disk: disk.clone(),
@@ -514,13 +515,18 @@ impl Rig {
     /// Sends a command capsule, with its data inside when the SGL says so.
     pub fn submit(&mut self, q: &Queue, sqe: Sqe, data: &[u8]) {
         if sqe.sgl.kind == Sgl::IN_CAPSULE {
-            let align = (u32::from(q.cpda) + 1) * 4;
-            let capsule = CapsuleCmd::with_data(sqe, data.len() as u32, align, q.digests);
-            self.send(q.conn, Head::of(&capsule).bytes());
-            self.send_data(q, data);
+            self.send_capsule(q, sqe, data);
         } else {
             self.send(q.conn, Head::of(&CapsuleCmd::new(sqe, q.digests)).bytes());
         }
+    }
+
+    /// Sends a command capsule with data inside, whatever the SGL says.
+    pub fn send_capsule(&mut self, q: &Queue, sqe: Sqe, data: &[u8]) {
+        let align = (u32::from(q.cpda) + 1) * 4;
+        let capsule = CapsuleCmd::with_data(sqe, data.len() as u32, align, q.digests);
+        self.send(q.conn, Head::of(&capsule).bytes());
+        self.send_data(q, data);
     }
 
     fn send_data(&mut self, q: &Queue, data: &[u8]) {
