@@ -138,7 +138,8 @@ pub trait Net {
     fn flush(&mut self, now: Time, pool: &mut Pool) -> usize;
     /// Ends a connection; `closed` follows from a later poll with [`Closed::Local`].
     fn close(&mut self, conn: ConnId, how: Close);
-    /// Becomes readable when `poll` would find something; for idle sleep. `None`: must be polled.
+    /// Becomes readable when `poll` would find something; for idle sleep, and asked anew before each. `None`: there is
+    /// something to find already, or the net must always be polled.
     fn wait_fd(&self) -> Option<i32>;
     /// The earliest time at which `poll` or `flush` has something to do without any outside event (a graceful close
     /// that runs out, bytes known but not yet read); `None` when there is no such time.

@@ -145,7 +145,7 @@ impl Node {
             match self.fronts[core].submit(request, payload, pool) {
                 Submit::Done(c) => done.push(c),
                 Submit::Later(buf) => {
-                    buf.into_iter().for_each(|b| pool.put(b));
+                    pool.put_all(buf);
                     self.turn();
                     continue;
                 }

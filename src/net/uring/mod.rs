@@ -336,6 +336,7 @@ impl Net for Uring {
 
     fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize {
         self.now = now;
+        self.ring.quieten();
         if !self.closing.is_empty() || self.accept_again.is_some() {
             self.expire(now);
         }
@@ -390,7 +391,7 @@ impl Net for Uring {
     }
 
     fn wait_fd(&self) -> Option<i32> {
-        Some(self.ring.fd())
+        self.ring.bell()
     }
 
     fn wake_at(&self) -> Option<Time> {

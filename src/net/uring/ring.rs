@@ -6,11 +6,13 @@
 
 use io_uring::types::BufRingEntry;
 use io_uring::{IoUring, cqueue, squeue};
+use rustix::event::{EventfdFlags, eventfd};
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 /// Room in front of each buffer's data, where a connection's rest is put before what follows it.
 pub(super) const HEADROOM: usize = super::super::CARRY_MAX;
@@ -43,10 +45,15 @@ pub(super) struct Completion {
 
 /// Submission and completion rings, and how many operations are under way.
 pub(super) struct Ring {
-    ring: IoUring,
+    io: IoUring,
     enabled: bool,
     underway: usize,
     pub(super) buffers: Buffers,
+    /// Rung by the kernel for work it has put off. The ring's own descriptor would not do: such work does not wake who
+    /// sleeps on it.
+    bell: OwnedFd,
+    /// The kernel rings the bell. Only while somebody may sleep: a signal per receive is not free.
+    ringing: Cell<bool>,
 }
 
 impl Ring {
@@ -62,7 +69,11 @@ impl Ring {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
         let buffers = Buffers::new(&ring)?;
-        Ok(Ring { ring, enabled: false, underway: 0, buffers })
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        ring.submitter().register_eventfd(bell.as_raw_fd())?;
+        let ring = Ring { io: ring, enabled: false, underway: 0, buffers, bell, ringing: Cell::new(true) };
+        ring.quieten();
+        Ok(ring)
     }
 
     /// Queues an operation for the next [`Ring::enter`].
@@ -72,7 +83,7 @@ impl Ring {
     pub(super) unsafe fn push(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: passed on from the caller.
-            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+            if unsafe { self.io.submission().push(entry) }.is_ok() {
                 break;
             }
             self.enter();
@@ -85,28 +96,28 @@ impl Ring {
         if !self.enabled {
             // Enabled twice is an error that changes nothing; any other will show as completions that never come, and
             // cannot happen with a ring that was set up.
-            let enabled = self.ring.submitter().register_enable_rings();
+            let enabled = self.io.submitter().register_enable_rings();
             assert!(enabled.is_ok(), "the ring cannot be enabled: {enabled:?}");
             self.enabled = true;
         }
         // Interrupted or out of memory for the moment: what is queued stays queued, and the next turn comes.
-        let _ = self.ring.submit();
+        let _ = self.io.submit();
     }
 
     /// True when an enter would submit or complete something.
     pub(super) fn wants_enter(&mut self) -> bool {
-        let queue = self.ring.submission();
+        let queue = self.io.submission();
         !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
     }
 
     /// True when a completion can be taken.
     pub(super) fn has_completions(&mut self) -> bool {
-        !self.ring.completion().is_empty()
+        !self.io.completion().is_empty()
     }
 
     /// Moves the completions that are there into `out`.
     pub(super) fn harvest(&mut self, out: &mut Vec<Completion>) {
-        for entry in self.ring.completion() {
+        for entry in self.io.completion() {
             let (flags, more) = (entry.flags(), cqueue::more(entry.flags()));
             self.underway -= usize::from(!more);
             let buffer = cqueue::buffer_select(flags);
@@ -119,9 +130,29 @@ impl Ring {
         self.underway
     }
 
-    /// Readable when a completion waits or the kernel has put off work.
-    pub(super) fn fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+    /// A descriptor that becomes readable when there is something to do; `None` when there is already, so that nobody
+    /// goes to sleep over it.
+    pub(super) fn bell(&self) -> Option<RawFd> {
+        let mut count = [0; 8];
+        // Older signals are for what was dealt with or what the look below finds; newer ones stay.
+        let _ = rustix::io::read(&self.bell, &mut count);
+        self.ringing.set(true);
+        // SAFETY: only this thread uses the ring, and no other view of the queue exists during this call.
+        unsafe { self.io.completion_shared().enable_eventfd() };
+        // The kernel marks its work and then looks whether to ring; we allow ringing and then look for marks. One of the
+        // two sees the other.
+        fence(Ordering::SeqCst);
+        // SAFETY: as above, for both queues.
+        let waiting = unsafe { self.io.submission_shared().taskrun() || !self.io.completion_shared().is_empty() };
+        (!waiting).then(|| self.bell.as_raw_fd())
+    }
+
+    /// Nobody sleeps: no bell.
+    pub(super) fn quieten(&self) {
+        if self.ringing.replace(false) {
+            // SAFETY: only this thread uses the ring, and no other view of the queue exists during this call.
+            unsafe { self.io.completion_shared().disable_eventfd() };
+        }
     }
 }
 
@@ -197,6 +228,6 @@ impl Buffers {
 
     /// Stops the kernel from choosing buffers, as far as that is possible.
     pub(super) fn unregister(ring: &Ring) -> bool {
-        ring.ring.submitter().unregister_buf_ring(GROUP).is_ok()
+        ring.io.submitter().unregister_buf_ring(GROUP).is_ok()
     }
 }
