@@ -7,7 +7,7 @@
 use pollux::base::{CoreId, Status, Time, VolumeId};
 use pollux::mem::{Class, Pool};
 use pollux::net::{ConnId, Handler, ListenerId, Tx};
-use pollux::nvmf::{Config, Namespace, Snapshot, Subsystem, Target, Transport};
+use pollux::nvmf::{Config, Namespace, Snapshot, Subsystem, Target, Transport, Visibility};
 use pollux::volume::{Completion, Info, Kind, Payload, Request, Submit, Volumes};
 use pollux::wire::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData, Property, property};
 use pollux::wire::nvme::{Sgl, Sqe, io_op};
@@ -69,7 +69,15 @@ impl Rig {
             volatile_cache: false,
         };
         let addr = "127.0.0.1:4420".parse().unwrap();
-        let ns = Namespace { nsid: 1, info: info.clone(), nguid: [1; 16], eui64: [0; 8], uuid: [1; 16], anagrpid: 1 };
+        let ns = Namespace {
+            nsid: 1,
+            info: info.clone(),
+            nguid: [1; 16],
+            eui64: [0; 8],
+            uuid: [1; 16],
+            anagrpid: 1,
+            visible: Visibility::All,
+        };
         let subsystem = Subsystem {
             nqn: NQN.into(),
             serial: "1".into(),
@@ -83,7 +91,7 @@ impl Rig {
             cntlid_max: 0xffef,
             max_namespaces: 32,
         };
-        let mut target = Target::new(CoreId(0), 1, Config::default());
+        let mut target = Target::new(CoreId(0), 1, &Config::default());
         target.listen(ListenerId(0), addr);
         target.configure(Arc::new(Snapshot {
             generation: 1,

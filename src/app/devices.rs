@@ -4,7 +4,7 @@ use super::cores::{Carrier, Cores};
 use crate::base::{Time, VolumeId};
 use crate::cluster::{DelayTimes, DeviceReport, DeviceSpec, FaultKind, FaultOn, FaultOrder, FileSpec, NodeError};
 use crate::device::delay::{Latency, Pace};
-use crate::device::fault::{Action, FaultRule};
+use crate::device::fault::{Action, FaultReport, FaultRule};
 use crate::device::{self, Caps, DeviceError, Medium, OpKind, OpenError, Queue, Spec};
 use crate::mem::{Pool, Span};
 use crate::repl::DeviceId;
@@ -35,20 +35,38 @@ impl OpenDevice {
         let action = match order.kind {
             FaultKind::Clear => None,
             FaultKind::Fail => Some(Action::Error(DeviceError::Media)),
-            FaultKind::Corrupt { .. } => Some(Action::Flip),
-            FaultKind::Hang => return Err(NodeError::Unsupported("operations that never end; use a delay device")),
+            FaultKind::Corrupt { offset, value } => Some(Action::Corrupt { at: offset, value }),
+            FaultKind::Hang => Some(Action::Hold),
         };
         let kinds = OpKind::ALL.into_iter().filter(|k| hits(order.on, *k));
-        let mut rules: Vec<FaultRule> =
-            handle.report().into_iter().filter(|r| r.hits < r.rule.end).map(|r| r.rule).collect();
-        rules.retain(|r| r.op.is_none_or(|k| !hits(order.on, k)));
+        // What is left of earlier orders for other operations.
+        let mut rules: Vec<FaultRule> = handle.report().iter().map(remaining).collect();
+        rules.retain(|r| r.end > 0 && r.op.is_none_or(|k| !hits(order.on, k)));
         if let Some(action) = action {
             let rule = |kind| FaultRule { op: Some(kind), end: order.count, ..FaultRule::always(action) };
             rules.extend(kinds.filter(|k| action.fits(*k)).map(rule));
         }
         handle.set(&rules);
+        if order.kind == FaultKind::Clear {
+            handle.release();
+        }
         Ok(())
     }
+
+    /// Lets go on what the device holds back, and takes the orders to hold away.
+    pub fn release(&self) -> Result<(), NodeError> {
+        let handle = self.medium.faults().ok_or(NodeError::Unsupported("not an error-injecting device"))?;
+        let mut rules: Vec<FaultRule> = handle.report().iter().map(remaining).collect();
+        rules.retain(|r| r.end > 0 && r.action != Action::Hold);
+        handle.set(&rules);
+        handle.release();
+        Ok(())
+    }
+}
+
+/// A rule for as many operations as it has not had yet.
+fn remaining(r: &FaultReport) -> FaultRule {
+    FaultRule { end: r.rule.end.saturating_sub(r.seen), ..r.rule.clone() }
 }
 
 fn hits(on: FaultOn, kind: OpKind) -> bool {

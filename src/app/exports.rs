@@ -1,7 +1,7 @@
 //! From the control plane's state to what the NVMe/TCP target exports: one immutable snapshot per change.
 
 use crate::cluster::{self, State};
-use crate::nvmf::{Namespace, Referral, Snapshot, Subsystem, Transport};
+use crate::nvmf::{Namespace, Referral, Snapshot, Subsystem, Transport, Visibility};
 use crate::volume::Table;
 
 /// Firmware revision hosts see: this build's version, cut to the field's 8 characters.
@@ -43,6 +43,12 @@ fn subsystem(s: &cluster::Subsystem, table: &Table) -> Subsystem {
             eui64: n.eui64,
             uuid: n.uuid.into_bytes(),
             anagrpid: n.anagrpid,
+            visible: match &n.visible {
+                cluster::Visibility::All => Visibility::All,
+                cluster::Visibility::Only(hosts) => {
+                    Visibility::Only(hosts.iter().map(|h| h.as_str().to_owned()).collect())
+                }
+            },
         })
     });
     Subsystem {

@@ -27,6 +27,9 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+/// How long a change of exports waits for the commands that it forbids.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// How long hosts' connections may take to end when the node stops.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -65,6 +68,12 @@ impl<C: Carrier> LocalNode<C> {
 
     /// Ends everything in order: hosts' connections, then the stores with a checkpoint each, then the devices.
     pub async fn close_all(&self) {
+        for (_, device) in
+            self.inner.borrow().devices.iter().filter(|(_, d)| matches!(d.spec, DeviceSpec::Fault { .. }))
+        {
+            // Only a device that is no error injector refuses.
+            let _ = device.release();
+        }
         if let Err(e) = self.end_connections().await {
             tracing::warn!("ending connections: {e}");
         }
@@ -226,6 +235,10 @@ impl<C: Carrier> Node for LocalNode<C> {
     async fn close_device(&self, id: VolumeId) -> Result<(), NodeError> {
         let Some(device) = self.inner.borrow_mut().devices.remove(id) else { return Ok(()) };
         self.republish().await?;
+        // What an error injector holds back would be waited for without end.
+        if matches!(device.spec, DeviceSpec::Fault { .. }) {
+            device.release()?;
+        }
         self.quiet(id).await?;
         devices::detach(&self.cores, device.number).await
     }
@@ -268,8 +281,7 @@ impl<C: Carrier> Node for LocalNode<C> {
     }
 
     async fn release_pending(&self, id: VolumeId) -> Result<(), NodeError> {
-        // Nothing is ever held: `set_fault` refuses to.
-        self.inner.borrow().devices.get(id).map(|_| ())
+        self.inner.borrow().devices.get(id)?.release()
     }
 
     async fn probe_store(&self, device: VolumeId) -> Result<Option<StoreSummary>, NodeError> {
@@ -407,9 +419,16 @@ impl<C: Carrier> Node for LocalNode<C> {
         if let Err(e) = self.export(&state).await {
             tracing::warn!("publish: {e}");
         }
+        let settled = self.cores.until(|core| core.target().settled());
+        if tokio::time::timeout(SETTLE, settled).await.is_err() {
+            tracing::error!(
+                "commands of hosts that have lost their right to them are still under way after {} s: a device holds them",
+                SETTLE.as_secs()
+            );
+        }
     }
 
-    async fn listen(&self, addr: SocketAddr, _backlog: u32) -> Result<(), NodeError> {
+    async fn listen(&self, addr: SocketAddr) -> Result<(), NodeError> {
         // Cores share the port among themselves only: somebody else on it must be noticed, which the kernel does for
         // an exclusive socket.
         drop(std::net::TcpListener::bind(addr).map_err(|e| bind_error(&e))?);

@@ -6,7 +6,7 @@ use super::turn::{Core, Message, Parts};
 use crate::base::{CoreId, VolumeId};
 use crate::cluster::{Control, Declared, Journal, JournalError};
 use crate::mem::{Pool, Sizing, Span};
-use crate::net::{NetError, Tcp, TcpConfig};
+use crate::net::{AnyNet, Engine, NetError, TcpConfig};
 use crate::nvmf::{self, Target};
 use crate::reactor::{self, Builder, ControlSender, Poll, Reactors};
 use crate::repl::{Local, LocalConfig};
@@ -37,6 +37,8 @@ pub struct Options {
     pub rpc: crate::rpc::Limits,
     /// Buffers per core.
     pub buffers: Sizing,
+    /// What moves the bytes of kernel TCP.
+    pub engine: Engine,
     /// Options of kernel TCP.
     pub tcp: TcpConfig,
     /// Limits of the NVMe/TCP target.
@@ -62,6 +64,7 @@ impl Default for Options {
             rpc_socket: PathBuf::from("/var/tmp/pollux.sock"),
             rpc: crate::rpc::Limits::default(),
             buffers: Sizing::default(),
+            engine: Engine::default(),
             tcp: TcpConfig::default(),
             nvmf: nvmf::Config::default(),
             store: store::Limits::default(),
@@ -218,8 +221,8 @@ fn builders(options: &Options) -> Result<Vec<Builder<Core, NetError>>, ServeErro
             let parts = Parts {
                 pool,
                 spans,
-                net: Tcp::new(options.tcp.clone())?,
-                target: Target::new(id, cores, options.nvmf),
+                net: AnyNet::new(options.engine, options.tcp.clone())?,
+                target: Target::new(id, cores, &options.nvmf),
                 front: Front::new(id, cores, FrontConfig::default(), local),
             };
             Ok(Core::new(id, parts))

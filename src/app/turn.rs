@@ -5,7 +5,7 @@ use super::cores::Task;
 use crate::base::{CoreId, Status, Time, VolumeId};
 use crate::device::AnyQueue;
 use crate::mem::{Pool, Span};
-use crate::net::{ListenerId, Net, NetError, Tcp};
+use crate::net::{AnyNet, ListenerId, Net, NetError};
 use crate::nvmf::{self, Target};
 use crate::reactor::{self, Peer, Turn, Work};
 use crate::repl::Local;
@@ -31,7 +31,7 @@ pub struct Core {
     id: CoreId,
     pool: Pool,
     spans: Arc<[Span]>,
-    net: Tcp,
+    net: AnyNet,
     target: Target,
     front: Front<Local<AnyQueue>>,
     completions: Vec<Completion>,
@@ -50,7 +50,7 @@ pub struct Parts {
     /// The memory of all cores' buffers, for devices to register.
     pub spans: Arc<[Span]>,
     /// Its streams.
-    pub net: Tcp,
+    pub net: AnyNet,
     /// Its share of the NVMe/TCP target.
     pub target: Target,
     /// Its volumes.

@@ -123,10 +123,18 @@ impl Drop for Server {
 fn serve(mut volumes: Memory, port: u16, stop: &AtomicBool, tell: &std::sync::mpsc::Sender<u16>) {
     let mut net = Tcp::new(TcpConfig { conns_max: 64, ..TcpConfig::default() }).unwrap();
     let (listener, addr) = net.listen(([127, 0, 0, 1], port).into(), false).unwrap();
-    let mut target = Target::new(CoreId(0), 1, Config::default());
+    let mut target = Target::new(CoreId(0), 1, &Config::default());
     target.listen(listener, addr);
     let info = volumes.info.clone();
-    let ns = Namespace { nsid: 1, uuid: info.uuid, info, nguid: [1; 16], eui64: [0; 8], anagrpid: 1 };
+    let ns = Namespace {
+        nsid: 1,
+        uuid: info.uuid,
+        info,
+        nguid: [1; 16],
+        eui64: [0; 8],
+        anagrpid: 1,
+        visible: crate::nvmf::Visibility::All,
+    };
     target.configure(Arc::new(Snapshot {
         generation: 1,
         transport: Some(Transport::default()),

@@ -36,7 +36,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Loaded, ConfigError> {
     tune::node(whole.section("node")?, &mut loaded)?;
     tune::rpc(whole.section("rpc")?, &mut loaded.options)?;
     tune::memory(whole.section("memory")?, &mut loaded.options)?;
-    tune::tcp(whole.section("tcp")?, &mut loaded.options.tcp)?;
+    tune::tcp(whole.section("tcp")?, &mut loaded.options)?;
     tune::nvmf(whole.section("nvmf")?, &mut loaded.options.nvmf)?;
     tune::store(whole.section("store")?, &mut loaded.options.store)?;
     loaded.options.declared = declare::declared(&whole)?;

@@ -5,7 +5,7 @@
 use super::error::Error;
 use super::model::{
     DEVICES_MAX, Device, DeviceSpec, HOSTS_MAX, Intent, LISTENERS_MAX, Listener, Namespace, Referral, SUBSYSTEMS_MAX,
-    Store, Subsystem, Transport, range,
+    Store, Subsystem, Transport, Visibility, range,
 };
 use super::names::{Nqn, StoreName};
 use super::state::State;
@@ -56,6 +56,10 @@ pub enum Command {
     AddNamespace(Nqn, Namespace),
     /// A namespace goes.
     RemoveNamespace(Nqn, u32),
+    /// A host sees a namespace that not all hosts see; no change when it does already.
+    ShowNamespace(Nqn, u32, Nqn),
+    /// A host no longer sees such a namespace; no change when it does not.
+    HideNamespace(Nqn, u32, Nqn),
     /// A listener, whose address is bound.
     AddListener(Nqn, Listener),
     /// A listener goes.
@@ -122,6 +126,11 @@ impl State {
             Command::DeleteSubsystem(nqn) => self.delete_subsystem(nqn),
             Command::AddNamespace(nqn, namespace) => self.add_namespace(nqn, namespace),
             Command::RemoveNamespace(nqn, nsid) => self.remove_namespace(nqn, *nsid),
+            Command::ShowNamespace(nqn, nsid, host) => self.show_namespace(nqn, *nsid, host),
+            Command::HideNamespace(nqn, nsid, host) => {
+                self.viewers_mut(nqn, *nsid)?.remove(host);
+                Ok(())
+            }
             Command::AddListener(nqn, listener) => self.add_listener(nqn, listener),
             Command::RemoveListener(nqn, addr) => self.remove_listener(nqn, *addr),
             Command::AddHost(nqn, host) => self.add_host(nqn, host),
@@ -315,6 +324,27 @@ impl State {
     fn remove_namespace(&mut self, nqn: &Nqn, nsid: u32) -> Result<(), Error> {
         let missing = || Error::NoNamespace { nqn: nqn.to_string(), nsid };
         self.subsystem_mut(nqn)?.namespaces.remove(&nsid).map(drop).ok_or_else(missing)
+    }
+
+    /// The hosts that see a namespace; an error when that is all of them.
+    fn viewers_mut(&mut self, nqn: &Nqn, nsid: u32) -> Result<&mut BTreeSet<Nqn>, Error> {
+        let missing = || Error::NoNamespace { nqn: nqn.to_string(), nsid };
+        let namespace = self.subsystem_mut(nqn)?.namespaces.get_mut(&nsid).ok_or_else(missing)?;
+        match &mut namespace.visible {
+            Visibility::Only(hosts) => Ok(hosts),
+            Visibility::All => {
+                Err(Error::Conflict { field: "nsid", why: "names a namespace that was added to be seen by all hosts" })
+            }
+        }
+    }
+
+    fn show_namespace(&mut self, nqn: &Nqn, nsid: u32, host: &Nqn) -> Result<(), Error> {
+        let viewers = self.viewers_mut(nqn, nsid)?;
+        if viewers.len() >= HOSTS_MAX && !viewers.contains(host) {
+            return Err(Error::Limit { what: "hosts of the namespace", max: HOSTS_MAX as u64 });
+        }
+        viewers.insert(host.clone());
+        Ok(())
     }
 
     fn add_listener(&mut self, nqn: &Nqn, listener: &Listener) -> Result<(), Error> {

@@ -151,10 +151,6 @@ pub struct Transport {
     pub max_aq_depth: u32,
     /// Let `C2HData` carry the status when the host allows it.
     pub c2h_success: bool,
-    /// Seconds an Abort waits for its command.
-    pub abort_timeout_sec: u32,
-    /// Listen backlog.
-    pub acceptor_backlog: u32,
     /// Parameters that SPDK knows and that change nothing here; reported as they were given.
     pub inert: BTreeMap<String, Inert>,
 }
@@ -179,8 +175,6 @@ impl Default for Transport {
             max_io_size: 1 << 20,
             max_aq_depth: 128,
             c2h_success: true,
-            abort_timeout_sec: 1,
-            acceptor_backlog: 100,
             inert: BTreeMap::new(),
         }
     }
@@ -194,7 +188,6 @@ impl Transport {
         range("in_capsule_data_size", self.in_capsule_data_size, 0, 65536)?;
         range("max_io_size", self.max_io_size, 4096, 1 << 20)?;
         range("max_aq_depth", self.max_aq_depth, 32, 4096)?;
-        range("acceptor_backlog", self.acceptor_backlog, 1, 65535)?;
         if !self.max_io_size.is_power_of_two() {
             return Err(Error::Conflict { field: "max_io_size", why: "must be a power of two" });
         }
@@ -238,6 +231,19 @@ pub struct Namespace {
     pub uuid: Uuid,
     /// ANA group, 1..=`max_namespaces`; the NSID unless set.
     pub anagrpid: u32,
+    /// Which hosts see it. Journals of before there was a choice do not say: all.
+    #[serde(default)]
+    pub visible: Visibility,
+}
+
+/// Which hosts see a namespace, of those that may connect to its subsystem.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Visibility {
+    /// All of them.
+    #[default]
+    All,
+    /// Only these, none to begin with (SPDK: `no_auto_visible`). A host may be listed before it may connect.
+    Only(BTreeSet<Nqn>),
 }
 
 /// A subsystem.
@@ -277,7 +283,7 @@ pub const NAMESPACES_DEFAULT: u32 = 32;
 pub const CNTLID_MAX: u16 = 0xFFEF;
 /// Subsystems of a node.
 pub const SUBSYSTEMS_MAX: usize = 1024;
-/// Hosts on one subsystem's list.
+/// Hosts on one subsystem's list, and on one namespace's.
 pub const HOSTS_MAX: usize = 1024;
 /// Listeners of one subsystem.
 pub const LISTENERS_MAX: usize = 16;

@@ -304,7 +304,7 @@ pub enum FaultOn {
 /// What an injected error does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultKind {
-    /// Nothing any more: clears what was set for the same operations.
+    /// Nothing any more: clears what was set for the same operations; what is held goes on.
     Clear,
     /// The operation fails.
     Fail,
@@ -345,7 +345,7 @@ pub trait Node {
     async fn set_delay(&self, id: VolumeId, times: DelayTimes) -> Result<(), NodeError>;
     /// Changes what an error-injecting device does.
     async fn set_fault(&self, id: VolumeId, order: FaultOrder) -> Result<(), NodeError>;
-    /// Lets operations that [`FaultKind::Hang`] holds go on.
+    /// Lets operations that [`FaultKind::Hang`] holds go on, and holds no further ones.
     async fn release_pending(&self, id: VolumeId) -> Result<(), NodeError>;
 
     /// Reads a device's first blocks: is there a store on it? `Ok(None)`: no.
@@ -375,11 +375,12 @@ pub trait Node {
     async fn scrub_status(&self, uuid: Uuid) -> Result<ScrubReport, NodeError>;
 
     /// Makes the exports of `state` (transport, subsystems, namespaces, listeners, hosts, referrals) the ones that
-    /// reactors serve. When it returns, no reactor uses the older ones: commands to a removed namespace have ended, hosts
-    /// without a right are disconnected, notices of change are on their way.
+    /// reactors serve. When it returns, no reactor uses the older ones: hosts without a right are disconnected, their
+    /// commands and those to a namespace that was taken away have ended (so that none of their writes comes later),
+    /// notices of change are on their way. Only commands that a device does not give back for 10 s are not waited for.
     async fn publish(&self, state: Arc<State>);
     /// Listens on an address (on every core). Fails with [`NodeError::Os`] when it is in use.
-    async fn listen(&self, addr: SocketAddr, backlog: u32) -> Result<(), NodeError>;
+    async fn listen(&self, addr: SocketAddr) -> Result<(), NodeError>;
     /// Stops listening; connections made through the address are closed.
     async fn unlisten(&self, addr: SocketAddr);
 

@@ -269,7 +269,7 @@ impl Node for FakeNode {
         let _ = self.step("publish", false).await;
         *self.published.borrow_mut() = Some(state);
     }
-    async fn listen(&self, addr: SocketAddr, _: u32) -> Result<(), NodeError> {
+    async fn listen(&self, addr: SocketAddr) -> Result<(), NodeError> {
         self.step("listen", false).await?;
         if self.world.borrow().taken.contains(&addr) || !self.listening.borrow_mut().insert(addr) {
             return Err(NodeError::Os { what: "bind", errno: libc::EADDRINUSE });

@@ -30,6 +30,16 @@ pub enum Action {
     Lose,
     /// It is done this many bytes away (wrapping at the end of the medium), and ends well.
     Misdirect(i64),
+    /// The byte at this place of the transfer has `value` exclusive-ored onto it, where the data is longer than that:
+    /// in the reader's buffer, or on the medium (the writer's buffer comes back intact).
+    Corrupt {
+        /// Offset in the operation's data, bytes.
+        at: u64,
+        /// Which bits to change; not 0.
+        value: u8,
+    },
+    /// It is kept back until [`FaultHandle::release`], and then done.
+    Hold,
 }
 
 impl Action {
@@ -43,6 +53,7 @@ impl Action {
                 "unsupported" => Action::Error(DeviceError::Unsupported),
                 "flip" => Action::Flip,
                 "lose" => Action::Lose,
+                "hold" => Action::Hold,
                 _ => return None,
             },
             Some(("os", number)) => Action::Error(DeviceError::Os(number.parse().ok().filter(|n| *n > 0)?)),
@@ -51,6 +62,11 @@ impl Action {
                 let (sign, by) = by.strip_prefix('-').map_or((1, by), |b| (-1, b));
                 Action::Misdirect(i64::try_from(parse_bytes(by)?).ok().filter(|n| *n != 0)? * sign)
             }
+            Some(("corrupt", how)) => {
+                let (at, value) = how.split_once(':')?;
+                let value = value.parse().ok().filter(|v| *v != 0)?;
+                Action::Corrupt { at: parse_bytes(at)?, value }
+            }
             Some(_) => return None,
         })
     }
@@ -58,8 +74,8 @@ impl Action {
     /// Whether the action means anything for this kind of operation.
     pub fn fits(self, kind: OpKind) -> bool {
         match self {
-            Action::Error(_) => true,
-            Action::Flip | Action::Short(_) => matches!(kind, OpKind::Read | OpKind::Write),
+            Action::Error(_) | Action::Hold => true,
+            Action::Flip | Action::Corrupt { .. } | Action::Short(_) => matches!(kind, OpKind::Read | OpKind::Write),
             Action::Lose => kind != OpKind::Read,
             Action::Misdirect(_) => kind != OpKind::Flush,
         }
@@ -77,6 +93,8 @@ impl fmt::Display for Action {
             Action::Flip => f.write_str("flip"),
             Action::Short(bytes) => write!(f, "short:{}", Bytes(*bytes)),
             Action::Lose => f.write_str("lose"),
+            Action::Hold => f.write_str("hold"),
+            Action::Corrupt { at, value } => write!(f, "corrupt:{}:{value}", Bytes(*at)),
             Action::Misdirect(by) => {
                 write!(f, "misdirect:{}{}", if *by < 0 { "-" } else { "" }, Bytes(by.unsigned_abs()))
             }
@@ -167,6 +185,8 @@ struct Shared {
     version: AtomicU64,
     rules: Mutex<Arc<[Armed]>>,
     dead: AtomicBool,
+    /// Counts calls of [`FaultHandle::release`].
+    releases: AtomicU64,
 }
 
 /// The control side of a faulty medium; clones share it. Changing rules never stops a reactor: a queue looks at a
@@ -178,7 +198,8 @@ impl FaultHandle {
     /// A medium's rules at the start.
     pub fn new(rules: &[FaultRule]) -> FaultHandle {
         let rules = Mutex::new(armed(rules));
-        FaultHandle(Arc::new(Shared { version: AtomicU64::new(0), rules, dead: AtomicBool::new(false) }))
+        let (version, releases) = (AtomicU64::new(0), AtomicU64::new(0));
+        FaultHandle(Arc::new(Shared { version, rules, dead: AtomicBool::new(false), releases }))
     }
 
     /// Replaces all rules; counters start again from 0. Empty: no more faults.
@@ -196,6 +217,11 @@ impl FaultHandle {
             hits: a.hits.load(Ordering::Relaxed),
         };
         rules.iter().map(read).collect()
+    }
+
+    /// Lets every operation go on that is held back now, without being looked at again. Rules stay as they are.
+    pub fn release(&self) {
+        self.0.releases.fetch_add(1, Ordering::Release);
     }
 
     /// True once a flush was made to fail or the device to die.

@@ -13,7 +13,7 @@
 //! delay(SPEC[;KEY=TIME[,KEY=TIME]...])      KEY: KIND or KIND_p99, TIME: 100us, 2ms, ..; or seed=N
 //! ```
 //! KIND is `read`, `write`, `flush`, `zeroes` or `discard`; ACTION is `eio`, `enospc`, `dead`, `unsupported`, `os:N`,
-//! `flip`, `short:BYTES`, `lose` or `misdirect:[-]BYTES`. SIZE takes `KiB`, `MiB`, `GiB`, `TiB`, `PiB` or one of
+//! `flip`, `corrupt:AT:XOR`, `short:BYTES`, `lose`, `misdirect:[-]BYTES` or `hold`. SIZE takes `KiB`, `MiB`, `GiB`, `TiB`, `PiB` or one of
 //! `k m g t p`, all powers of 1024. In a PATH the characters `, ; ( ) %` and anything unprintable are written as `%XX`.
 
 mod parse;

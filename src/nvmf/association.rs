@@ -5,7 +5,7 @@ use super::config::Subsystem;
 use super::conn::{Conn, State};
 use super::message::{Attach, ControllerRef, Message, Traffic};
 use super::slots::Stage;
-use super::subs::DISCOVERY;
+use super::subs::{DISCOVERY, NOWHERE, reaches};
 use super::target::Target;
 use crate::base::{CoreId, Time};
 use crate::mem::Pool;
@@ -48,10 +48,7 @@ impl Target {
             State::Admin(controller) => self.end_controller(controller),
             State::Io(controller) => self.detach(c, controller),
         }
-        if c.sub != u32::MAX {
-            self.subs.leave(c.sub);
-            c.sub = u32::MAX;
-        }
+        self.leave_subsystem(c);
         c.rx = super::conn::Rx::Header;
         c.queued.clear();
         for (_, slot) in c.slots.iter_mut() {
@@ -100,6 +97,18 @@ impl Target {
         }
     }
 
+    /// A connection of `host` begins to refer to a subsystem; returns its view.
+    pub(super) fn join_subsystem(&mut self, sub: u32, host: &str) -> u32 {
+        let index = self.subs.get(sub).and_then(|s| s.index);
+        self.subs.join(sub, host, index.and_then(|i| self.snapshot.subsystems.get(i)))
+    }
+
+    /// A connection no longer refers to its subsystem, if it has one.
+    pub(super) fn leave_subsystem(&mut self, c: &mut Conn) {
+        self.subs.leave(c.view);
+        (c.sub, c.view) = (NOWHERE, NOWHERE);
+    }
+
     /// The subsystem of a connection as the present snapshot has it; `None` for discovery and for one that is gone.
     pub(super) fn subsystem(&self, sub: u32) -> Option<&Subsystem> {
         self.snapshot.subsystems.get(self.subs.get(sub)?.index?)
@@ -113,6 +122,20 @@ impl Target {
         }
         let grants = |s: &Subsystem| s.admits(&id.hostnqn) && s.listeners.contains(&c.listener);
         self.transport.is_some() && self.subsystem(c.sub).is_some_and(grants)
+    }
+
+    /// Fails the commands that name a namespace which their host no longer has and which have not reached the volumes:
+    /// what waits for data or room must not take effect later.
+    pub(super) fn withdraw(&mut self) {
+        for c in self.conns.iter_mut().flatten().filter(|c| self.subs.lost(c.view)) {
+            let spaces = self.subs.spaces(c.view);
+            for (_, slot) in c.slots.iter_mut() {
+                let waits = matches!(slot.stage, Stage::Buffer | Stage::Data | Stage::Queued);
+                if waits && slot.status == 0 && !reaches(spaces, slot.request.volume) {
+                    slot.status = sc::INVALID_NAMESPACE.field(true);
+                }
+            }
+        }
     }
 
     /// Timers: connections without Connect, keep alive, idle discovery controllers.

@@ -19,6 +19,8 @@ pub struct Config {
     pub connect_ms: u64,
     /// Controllers owned by this core at most; more are refused at Connect (Controller Busy).
     pub controllers: usize,
+    /// Of them, discovery controllers at most: any host may make those, and must not keep out those that have rights.
+    pub discovery_controllers: usize,
     /// Keep alive timeouts shorter than this are raised to it, ms.
     pub keep_alive_min_ms: u32,
     /// Keep alive timeouts longer than this are refused at Connect, ms.
@@ -52,6 +54,7 @@ impl Default for Config {
             unassociated_per_address: 8,
             connect_ms: 10_000,
             controllers: 1024,
+            discovery_controllers: 256,
             keep_alive_min_ms: 5_000,
             keep_alive_max_ms: 600_000,
             discovery_idle_ms: 120_000,
@@ -161,6 +164,30 @@ impl Subsystem {
     pub fn admits(&self, host: &str) -> bool {
         self.allow_any_host || self.hosts.iter().any(|h| h == host)
     }
+
+    /// The namespaces that `host` sees, by ascending NSID. To it the others are NSIDs without a namespace.
+    pub fn shown_to<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Namespace> {
+        self.namespaces.iter().filter(move |n| n.visible.to(host))
+    }
+}
+
+/// Which hosts see a namespace, of those that its subsystem admits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Visibility {
+    /// All of them.
+    All,
+    /// Those with one of these NQNs; none when empty.
+    Only(Vec<String>),
+}
+
+impl Visibility {
+    /// True when `host` sees the namespace.
+    pub fn to(&self, host: &str) -> bool {
+        match self {
+            Visibility::All => true,
+            Visibility::Only(hosts) => hosts.iter().any(|h| h == host),
+        }
+    }
 }
 
 /// A namespace.
@@ -178,6 +205,15 @@ pub struct Namespace {
     pub uuid: [u8; 16],
     /// ANA group; reported once ANA is.
     pub anagrpid: u32,
+    /// Which hosts see it.
+    pub visible: Visibility,
+}
+
+impl Namespace {
+    /// All that a host that sees it can tell of it: where these are equal, nothing has changed for the host.
+    pub(super) fn facts(&self) -> (u32, &Info, [u8; 16], [u8; 8], [u8; 16], u32) {
+        (self.nsid, &self.info, self.nguid, self.eui64, self.uuid, self.anagrpid)
+    }
 }
 
 /// A referral to another discovery service.

@@ -2,6 +2,7 @@
 
 use super::message::{ControllerRef, Traffic};
 use super::slots::{Slot, Slots, Tag};
+use super::subs::NOWHERE;
 use crate::base::Time;
 use crate::base::crc::crc32c;
 use crate::mem::Buf;
@@ -9,8 +10,8 @@ use crate::net::{ConnId, Tx};
 use crate::wire::nvme::{Cqe, StatusCode};
 use crate::wire::nvme_tcp::pdu::{CapsuleResp, Data, Head, LAST_PDU, R2t, SUCCESS};
 use crate::wire::nvme_tcp::{Digests, Receiver, Side};
-use std::collections::VecDeque;
 use core::net::SocketAddr;
+use std::collections::VecDeque;
 use zerocopy::{Immutable, IntoBytes};
 
 /// What a connection is.
@@ -223,6 +224,8 @@ pub(super) struct Conn {
     pub tag: u64,
     /// Index of the subsystem in this core's table ([`super::subs::Subs`]).
     pub sub: u32,
+    /// Index of what its host sees of the subsystem in the same table: the namespaces that commands may name.
+    pub view: u32,
     /// Largest transfer of one command, bytes.
     pub io_max: u32,
     /// The turn in which reading stopped for want of buffers or room; read again in the next.
@@ -253,7 +256,8 @@ impl Conn {
             rules: Receiver::new(Side::Controller),
             out: Out::new(),
             tag: Tag::base(id),
-            sub: u32::MAX,
+            sub: NOWHERE,
+            view: NOWHERE,
             io_max: 0,
             blocked: u64::MAX,
             slots: Slots::new(0),

@@ -47,9 +47,9 @@ impl Target {
                 cntlid: data.cntlid.get(),
                 qid: params.qid,
             };
-            c.identity = Some(Box::new(identity));
             c.sub = sub;
-            self.subs.join(sub);
+            c.view = self.join_subsystem(sub, &identity.hostnqn);
+            c.identity = Some(Box::new(identity));
             c.out.entries = params.sqsize + 1;
             c.out.flow = params.cattr & CATTR_DISABLE_SQFC == 0;
             c.out.success = !c.out.flow && self.transport.is_some_and(|t| t.c2h_success);
@@ -108,6 +108,10 @@ impl Target {
         let kato = keep_alive(&self.config, params.kato)?;
         let transport = self.transport.unwrap_or_default();
         let discovery = c.sub == DISCOVERY;
+        let full = || self.controllers.iter().filter(|c| c.discovery).count() >= self.config.discovery_controllers;
+        if discovery && full() {
+            return Err((sc::CONNECT_BUSY, 0));
+        }
         let (min, max) = self.snapshot_range(c.sub);
         let cntlid = self.controllers.free_id(c.sub, min, max).ok_or((sc::CONNECT_BUSY, 0))?;
         let new = NewController {
@@ -182,10 +186,7 @@ impl Target {
             }
             Err((code, result)) => {
                 self.stats.connects_refused += 1;
-                if c.sub != u32::MAX {
-                    self.subs.leave(c.sub);
-                    c.sub = u32::MAX;
-                }
+                self.leave_subsystem(c);
                 c.identity = None;
                 c.out.entries = u16::MAX;
                 (c.out.flow, c.out.success) = (true, false);

@@ -20,8 +20,8 @@ struct Way<'a> {
 }
 
 impl Target {
-    /// The part of the log that the host of `c` asks for.
-    pub(super) fn fill_discovery_log(&self, c: &Conn, mut part: Part<'_>) {
+    /// The part of the log that the host of `c` asks for; returns the length of the whole.
+    pub(super) fn fill_discovery_log(&self, c: &Conn, mut part: Part<'_>) -> usize {
         let host = c.identity.as_deref().map_or("", |i| i.hostnqn.as_str());
         let depth = self.transport.map_or(32, |t| t.admin_depth);
         let size = size_of::<LogEntry>() as u64;
@@ -40,6 +40,7 @@ impl Target {
             part.put(at, entry.as_bytes());
         }
         part.put(0, LogHeader::new(self.snapshot.generation, records).as_bytes());
+        (size_of::<LogHeader>() as u64 + records * size) as usize
     }
 
     /// Every way open to `host`: this discovery service at the address it was reached, the subsystems that admit the host

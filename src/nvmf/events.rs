@@ -81,7 +81,7 @@ impl Target {
             let Some(sub) = subs.get(controller.sub) else { continue };
             let Some(new) = sub.index.and_then(|i| snapshot.subsystems.get(i)) else { continue };
             let before = old.subsystems.iter().find(|s| s.nqn == new.nqn);
-            let nsids = changed(before.map_or(&[], |s| &s.namespaces), &new.namespaces);
+            let nsids = changed(before, new, &controller.hostnqn);
             if !nsids.is_empty() {
                 controller.note_changed(&nsids);
                 controller.events.namespaces = true;

@@ -58,7 +58,7 @@ impl Target {
         }
         if slot.ranges {
             (slot.len, slot.got) = (slot.bytes / size_of::<DsmRange>() as u32, 0);
-            return !self.ranges_fit(c, index, env) || self.run_ranges(c, index, env);
+            return !Self::ranges_fit(c, index, env) || self.run_ranges(c, index, env);
         }
         let (cid, request, bytes) = (slot.cid, slot.request, slot.bytes);
         let payload = match slot.buf.take() {
@@ -98,7 +98,7 @@ impl Target {
     }
 
     /// True when every range of a Dataset Management command lies within its volume; else answers the command.
-    fn ranges_fit<V: Volumes>(&mut self, c: &mut Conn, index: u16, env: &mut Env<'_, V>) -> bool {
+    fn ranges_fit<V: Volumes>(c: &mut Conn, index: u16, env: &mut Env<'_, V>) -> bool {
         let slot = c.landing_slot(index);
         let buf = slot.buf.as_ref().expect("ranges are in a buffer");
         let status = match env.volumes.info(slot.request.volume) {
@@ -115,7 +115,7 @@ impl Target {
         };
         if !status.is_ok() {
             slot.status = status::word(Kind::Deallocate, status);
-            self.end_ranges(c, index, env.tx, env.pool);
+            Self::end_ranges(c, index, env.tx, env.pool);
         }
         status.is_ok()
     }
@@ -124,7 +124,8 @@ impl Target {
     fn run_ranges<V: Volumes>(&mut self, c: &mut Conn, index: u16, env: &mut Env<'_, V>) -> bool {
         let slot = c.landing_slot(index);
         (slot.stage, slot.since) = (Stage::Volume, env.now);
-        while slot.got < slot.len {
+        // A range that failed, or a namespace that was taken away meanwhile, ends the command.
+        while slot.got < slot.len && slot.status == 0 {
             let buf = slot.buf.as_ref().expect("ranges are in a buffer");
             let at = slot.got as usize * size_of::<DsmRange>();
             let (range, _) = DsmRange::ref_from_prefix(&buf[at..]).expect("the buffer holds every range");
@@ -152,13 +153,13 @@ impl Target {
             }
         }
         if slot.pending == 0 {
-            self.end_ranges(c, index, env.tx, env.pool);
+            Self::end_ranges(c, index, env.tx, env.pool);
         }
         true
     }
 
     /// Answers a Dataset Management command.
-    fn end_ranges(&mut self, c: &mut Conn, index: u16, tx: &mut Tx, pool: &mut Pool) {
+    fn end_ranges(c: &mut Conn, index: u16, tx: &mut Tx, pool: &mut Pool) {
         let slot = c.landing_slot(index);
         let (cid, word) = (slot.cid, slot.status);
         put_back(slot.buf.take(), pool);
@@ -182,7 +183,7 @@ impl Target {
                         slot.status = status::word(Kind::Deallocate, done.status);
                     }
                     if slot.pending == 0 && slot.stage == Stage::Volume {
-                        self.end_ranges(&mut c, tag.slot(), tx, pool);
+                        Self::end_ranges(&mut c, tag.slot(), tx, pool);
                     }
                     put_back(done.buf, pool);
                 } else {

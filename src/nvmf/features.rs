@@ -36,7 +36,6 @@ impl Target {
                 Err((code, _)) => return code.into(),
             },
             (fid::EVENT_CONFIG, true) => owner.events.config = value & event_config::DISCOVERY,
-            (_, true) => return sc::INVALID_FIELD.into(),
             (fid::EVENT_CONFIG, false) => {
                 let known = event_config::NAMESPACE | event_config::SMART;
                 owner.events.config = value & known;
@@ -110,7 +109,6 @@ impl Target {
         let value = match (feature.fid, owner.discovery) {
             (fid::KEEP_ALIVE, _) => owner.kato,
             (fid::EVENT_CONFIG, _) => owner.events.config,
-            (_, true) => return sc::INVALID_FIELD.into(),
             (fid::QUEUES, false) => queue_counts_dword(granted, granted),
             (fid::ARBITRATION, false) => owner.features.arbitration,
             (fid::POWER, false) => owner.features.power,

@@ -55,21 +55,25 @@ impl Target {
         if owner.discovery {
             return Err(sc::INVALID_FIELD);
         }
-        let own = owner.cntlid;
+        let (own, host) = (owner.cntlid, owner.hostnqn.clone());
         let subsystem = self.subsystem(sub).ok_or(sc::INTERNAL_ERROR)?;
+        let seen = Seen { subsystem, host: &host };
         let nvm = ask.csi == 0;
         match ask.cns {
-            cns::NAMESPACE | cns::ALLOCATED_NAMESPACE => fill_namespace(subsystem, ask.nsid, buf),
-            cns::ACTIVE_LIST | cns::ALLOCATED_LIST => fill_list(subsystem, ask.nsid, buf),
-            cns::ACTIVE_LIST_CSI if nvm => fill_list(subsystem, ask.nsid, buf),
-            cns::DESCRIPTORS => fill_descriptors(find(subsystem, ask.nsid)?, buf),
+            cns::NAMESPACE | cns::ALLOCATED_NAMESPACE => fill_namespace(seen, ask.nsid, buf),
+            cns::ACTIVE_LIST | cns::ALLOCATED_LIST => fill_list(seen, ask.nsid, buf),
+            cns::ACTIVE_LIST_CSI if nvm => fill_list(seen, ask.nsid, buf),
+            cns::DESCRIPTORS => {
+                fill_descriptors(seen.find(ask.nsid)?, buf);
+                Ok(())
+            }
             // The NVM command set has nothing to add without protection information.
-            cns::NAMESPACE_CSI if nvm => find(subsystem, ask.nsid).map(|_| ()),
+            cns::NAMESPACE_CSI if nvm => seen.find(ask.nsid).map(|_| ()),
             cns::CONTROLLER_CSI if nvm => fill_nvm_controller(buf),
-            cns::NAMESPACE_INDEPENDENT => fill_independent(find(subsystem, ask.nsid)?, buf),
+            cns::NAMESPACE_INDEPENDENT => fill_independent(seen.find(ask.nsid)?, buf),
             cns::ATTACHED_CONTROLLERS | cns::CONTROLLER_LIST => {
                 if ask.cns == cns::ATTACHED_CONTROLLERS {
-                    find(subsystem, ask.nsid)?;
+                    seen.find(ask.nsid)?;
                 }
                 fill_controllers(own, ask.cntid, buf)
             }
@@ -85,8 +89,20 @@ impl Target {
 
 type Filled = Result<(), crate::wire::nvme::StatusCode>;
 
-fn find(subsystem: &Subsystem, nsid: u32) -> Result<&Namespace, crate::wire::nvme::StatusCode> {
-    subsystem.namespaces.iter().find(|n| n.nsid == nsid).ok_or(sc::INVALID_NAMESPACE)
+/// A subsystem as one host sees it.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    subsystem: &'a Subsystem,
+    host: &'a str,
+}
+
+impl<'a> Seen<'a> {
+    fn namespaces(self) -> impl Iterator<Item = &'a Namespace> {
+        self.subsystem.shown_to(self.host)
+    }
+    fn find(self, nsid: u32) -> Result<&'a Namespace, crate::wire::nvme::StatusCode> {
+        self.namespaces().find(|n| n.nsid == nsid).ok_or(sc::INVALID_NAMESPACE)
+    }
 }
 
 /// What discovery and I/O controllers share.
@@ -149,12 +165,12 @@ fn fill_subsystem(subsystem: &Subsystem, out: &mut id::Controller) {
 }
 
 /// Identify Namespace; all zeroes for an NSID that is legal but without a namespace.
-fn fill_namespace(subsystem: &Subsystem, nsid: u32, buf: &mut Buf) -> Filled {
-    if nsid == 0 || nsid > subsystem.max_namespaces {
+fn fill_namespace(seen: Seen<'_>, nsid: u32, buf: &mut Buf) -> Filled {
+    if nsid == 0 || nsid > seen.subsystem.max_namespaces {
         // NSID FFFFFFFFh asks for what all have in common, which only namespace management needs.
         return Err(if nsid == NSID_ALL { sc::INVALID_FIELD } else { sc::INVALID_NAMESPACE });
     }
-    let Ok(ns) = find(subsystem, nsid) else { return Ok(()) };
+    let Ok(ns) = seen.find(nsid) else { return Ok(()) };
     let out = id::Namespace::mut_from_bytes(buf).map_err(|_| sc::INTERNAL_ERROR)?;
     let info = &ns.info;
     out.nsze.set(info.blocks);
@@ -177,19 +193,19 @@ fn fill_namespace(subsystem: &Subsystem, nsid: u32, buf: &mut Buf) -> Filled {
 }
 
 /// Active namespaces above `after`, ascending.
-fn fill_list(subsystem: &Subsystem, after: u32, buf: &mut Buf) -> Filled {
+fn fill_list(seen: Seen<'_>, after: u32, buf: &mut Buf) -> Filled {
     if after >= NSID_ALL - 1 {
         return Err(sc::INVALID_NAMESPACE);
     }
     let out = id::NamespaceList::mut_from_bytes(buf).map_err(|_| sc::INTERNAL_ERROR)?;
-    let nsids = subsystem.namespaces.iter().map(|n| n.nsid).filter(|n| *n > after);
+    let nsids = seen.namespaces().map(|n| n.nsid).filter(|n| *n > after);
     for (place, nsid) in out.nsids.iter_mut().zip(nsids) {
         place.set(nsid);
     }
     Ok(())
 }
 
-fn fill_descriptors(ns: &Namespace, buf: &mut Buf) -> Filled {
+fn fill_descriptors(ns: &Namespace, buf: &mut Buf) {
     let mut rest: Option<&mut [u8]> = Some(buf);
     let mut put = |kind, identifier: &[u8]| {
         rest = rest.take().and_then(|list| put_descriptor(list, kind, identifier));
@@ -204,7 +220,6 @@ fn fill_descriptors(ns: &Namespace, buf: &mut Buf) -> Filled {
         put(nidt::UUID, &ns.uuid);
     }
     put(nidt::CSI, &[0]);
-    Ok(())
 }
 
 fn fill_nvm_controller(buf: &mut Buf) -> Filled {

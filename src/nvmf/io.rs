@@ -12,7 +12,7 @@ use crate::volume::{Kind, Payload, Request, Submit, Volumes};
 use crate::wire::fabrics::{self, fctype};
 use crate::wire::nvme::{DsmRange, Sgl, Sqe, StatusCode, io_op, sc};
 use crate::wire::nvme_tcp::pdu::CapsuleCmd;
-use crate::wire::nvme_tcp::{Fault, Fes, Frame, digest_ok};
+use crate::wire::nvme_tcp::{self, Fault, Fes, Frame, digest_ok};
 use zerocopy::FromBytes;
 
 /// Data that comes with or after a command.
@@ -65,6 +65,7 @@ impl Target {
         } else {
             Inline::Partly
         };
+        self.foresee(c, rest.get(end..), env.volumes);
         let sqe = &capsule.sqe;
         let outcome = match (sqe.opcode, inline) {
             (io_op::READ, Inline::None) => self.read(c, sqe, env),
@@ -104,10 +105,27 @@ impl Target {
         Step::Took(at)
     }
 
+    /// Looks at the command behind the present one, if it is there, so that the volumes can get ready for it.
+    #[inline]
+    fn foresee<V: Volumes>(&self, c: &Conn, next: Option<&[u8]>, volumes: &V) {
+        let Some(Ok((next, _))) = next.map(CapsuleCmd::ref_from_prefix) else { return };
+        let sqe = &next.sqe;
+        let kind = match sqe.opcode {
+            io_op::READ => Kind::Read,
+            io_op::WRITE => Kind::Write,
+            _ => return,
+        };
+        if next.ch.kind == nvme_tcp::Kind::CapsuleCmd as u8
+            && let Ok(space) = self.space(c, sqe)
+        {
+            volumes.prefetch(space.volume, kind, sqe.slba());
+        }
+    }
+
     /// The namespace of a command.
     #[inline]
     fn space(&self, c: &Conn, sqe: &Sqe) -> Result<Space, StatusCode> {
-        let spaces = self.subs.spaces(c.sub);
+        let spaces = self.subs.spaces(c.view);
         let space = spaces.get(sqe.nsid.get().wrapping_sub(1) as usize);
         space.copied().filter(|s| s.shift != 0).ok_or(sc::INVALID_NAMESPACE)
     }
@@ -212,7 +230,7 @@ impl Target {
         let space = self.space(c, sqe)?;
         let slot = Self::slot(c, sqe)?;
         let (cid, tag) = (sqe.cid.get(), c.tag + u64::from(slot));
-        let (mut request, bytes) = host_request(sqe, kind, &space, tag);
+        let (mut request, bytes) = host_request(sqe, kind, space, tag);
         if bytes > c.io_max {
             return Err(sc::INVALID_FIELD.into());
         }
@@ -255,6 +273,10 @@ impl Target {
         // The whole of what the host offers is moved, as hosts expect, but only `bytes` of it are used.
         let asked = matches!(inline, Inline::None);
         let moved = if asked && offered > c.io_max { bytes } else { offered };
+        // Data that has only begun to come may never come whole, as that which is asked for.
+        if matches!(inline, Inline::Partly) && !spare(env.pool, moved as usize) {
+            return Err(Refuse::Blocked);
+        }
         let buf = if asked { None } else { Some(env.pool.get(moved as usize).ok_or(Refuse::Blocked)?) };
         c.out.advance();
         let slot = c.slots.occupy(cid, Stage::Data, request);
@@ -330,7 +352,7 @@ fn fua(sqe: &Sqe) -> bool {
 
 /// The request of a command with host data, and how many bytes of data it uses.
 #[inline]
-fn host_request(sqe: &Sqe, kind: Kind, space: &Space, tag: u64) -> (Request, u32) {
+fn host_request(sqe: &Sqe, kind: Kind, space: Space, tag: u64) -> (Request, u32) {
     if kind == Kind::Deallocate {
         let ranges = (sqe.cdw10.get() & 0xff) + 1;
         let request = Request { volume: space.volume, kind, lba: 0, blocks: 0, fua: false, tag };

@@ -10,16 +10,21 @@ use crate::wire::nvme::log::{EFFECT_CONTENT, EFFECT_SUPPORTED, Effects, Firmware
 use crate::wire::nvme::{Sgl, StatusCode, admin_op, io_op, put_ascii, sc};
 use zerocopy::{FromZeros, IntoBytes};
 
-/// A window of a log page: bytes `offset..` of the page.
+/// A window of a log page: bytes `offset..` of the page. The offset is the host's, and may be anything.
 pub(super) struct Part<'a> {
     pub offset: u64,
     pub bytes: &'a mut [u8],
 }
 
 impl Part<'_> {
+    /// Where the window ends.
+    fn end(&self) -> u64 {
+        self.offset.saturating_add(self.bytes.len() as u64)
+    }
+
     /// Copies what of `piece`, which begins at byte `at` of the page, lies in the window.
     pub fn put(&mut self, at: u64, piece: &[u8]) {
-        let (from, to) = (self.offset.max(at), (self.offset + self.bytes.len() as u64).min(at + piece.len() as u64));
+        let (from, to) = (self.offset.max(at), self.end().min(at + piece.len() as u64));
         if from < to {
             let here = (from - self.offset) as usize..(to - self.offset) as usize;
             self.bytes[here].copy_from_slice(&piece[(from - at) as usize..(to - at) as usize]);
@@ -27,7 +32,7 @@ impl Part<'_> {
     }
     /// True when any of `len` bytes at `at` of the page lies in the window.
     pub fn wants(&self, at: u64, len: u64) -> bool {
-        self.offset < at + len && at < self.offset + self.bytes.len() as u64
+        self.offset < at + len && at < self.end()
     }
 }
 
@@ -84,9 +89,10 @@ impl Target {
             (lid::DISCOVERY, true) => {
                 if !ask.retain {
                     owner.events.discovery_told = false;
+                    self.eventful = true;
                 }
-                self.fill_discovery_log(c, part);
-                self.eventful = true;
+                let len = self.fill_discovery_log(c, part);
+                within(len)?;
             }
             (lid::SMART, false) => {
                 within(size_of::<Smart>())?;

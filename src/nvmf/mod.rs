@@ -33,7 +33,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, Namespace, Referral, Snapshot, Subsystem, Transport};
+pub use config::{Config, Namespace, Referral, Snapshot, Subsystem, Transport, Visibility};
 pub use joined::Joined;
 pub use message::{Attach, ControllerRef, Message, Traffic};
 pub use stats::{ControllerReport, QueueReport, Stats};

@@ -175,6 +175,11 @@ impl Slots {
         self.all.len() - self.free.len()
     }
 
+    /// Every occupied slot.
+    pub fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.all[..self.high].iter().filter(|s| s.stage != Stage::Free)
+    }
+
     /// Every occupied slot, with its index.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (u16, &mut Slot)> {
         let high = self.high;

@@ -11,8 +11,8 @@ use crate::base::{CoreId, Time, VolumeId};
 use crate::mem::{Buf, Pool};
 use crate::net::{Close, ConnId, ListenerId, Net, Tx};
 use crate::volume::{Completion, Volumes};
-use std::collections::VecDeque;
 use core::net::SocketAddr;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How often timers are looked at, ms.
@@ -63,14 +63,14 @@ pub(super) struct Env<'a, V> {
 impl Target {
     /// The target of `core`, one of `cores` (1 or more; the same number on all of them). It exports nothing until
     /// [`Target::configure`].
-    pub fn new(core: CoreId, cores: u16, config: Config) -> Target {
+    pub fn new(core: CoreId, cores: u16, config: &Config) -> Target {
         let config = Config {
             connections: config.connections.min(crate::base::limits::CONNS_PER_CORE),
             h2c_data_bytes: config.h2c_data_bytes.max(4096) & !3,
             cpda: config.cpda.min(31),
             events: config.events.max(1),
             aborts: config.aborts.max(1),
-            ..config
+            ..config.clone()
         };
         Target {
             core,
@@ -97,7 +97,7 @@ impl Target {
 
     /// Makes `snapshot` what this core exports. Hosts are told of changed namespaces and of a changed discovery log;
     /// connections whose subsystem, host or listener is no longer there are ended by the next [`Target::tick`], and start
-    /// no further request.
+    /// no further request; nor do commands to a namespace that their host no longer has. See [`Target::settled`].
     pub fn configure(&mut self, snapshot: Arc<Snapshot>) {
         let old = std::mem::replace(&mut self.snapshot, snapshot);
         self.transport = self.snapshot.transport.map(Transport::clamped);
@@ -105,6 +105,7 @@ impl Target {
         self.note_changes(&old);
         let unentitled = |t: &Target, c: &Conn| c.identity.is_some() && !t.entitled(c);
         self.end_where(unentitled, Close::AfterSend);
+        self.withdraw();
     }
 
     /// Names the address of a listener of this core's net; connections accepted on an unknown listener are refused.
@@ -172,16 +173,28 @@ impl Target {
         timers.then_some(self.next_scan)
     }
 
-    /// True while nothing of `volume` is under way here: no command holds or waits for it, and no request of an ended
-    /// connection is still in the volumes. For the control plane, after [`Target::configure`].
-    pub fn quiet(&mut self, volume: VolumeId) -> bool {
+    /// True while the volumes have no request of `volume` from here, also none of an ended connection. For the control
+    /// plane, once the volumes know what changed: a command that still waits for its data (which a host may hold back
+    /// as long as it likes) is judged by the volumes as they are when it comes.
+    pub fn quiet(&self, volume: VolumeId) -> bool {
+        self.none_left(|_, request| request.volume == volume)
+    }
+
+    /// True once the volumes have no request left that its host could not make now: the connections that the last
+    /// [`Target::configure`] ended, and commands to namespaces that it took away, have come to their end.
+    pub fn settled(&self) -> bool {
+        self.none_left(|c, request| !super::subs::reaches(self.subs.spaces(c.view), request.volume))
+    }
+
+    /// True when none of the requests in the volumes is one of `these`, or of a connection that has ended.
+    fn none_left(&self, these: impl Fn(&Conn, &crate::volume::Request) -> bool) -> bool {
         let mut known = 0;
-        for conn in self.conns.iter_mut().flatten() {
-            for (_, slot) in conn.slots.iter_mut() {
-                known += usize::from(slot.pending);
-                if slot.request.volume == volume && slot.stage != super::slots::Stage::Held {
+        for conn in self.live() {
+            for slot in conn.slots.iter().filter(|s| s.pending > 0) {
+                if these(conn, &slot.request) {
                     return false;
                 }
+                known += usize::from(slot.pending);
             }
         }
         known == self.pending

@@ -5,7 +5,7 @@ use super::part::{DeviceId, Ended, Home, Kind, Outcome, Part, Payload, Shards, S
 use super::place;
 use super::raw::Raw;
 use crate::base::limits::SHARDS;
-use crate::base::{SliceId, Status, Time, VolumeId};
+use crate::base::{CHUNK, SliceId, Status, Time, VolumeId};
 use crate::device::{Caps, Done, Queue};
 use crate::mem::{Buf, Pool};
 use crate::store::{self, Io, Phase, Slice, Stamp, Usage, VolumeMeta};
@@ -97,7 +97,7 @@ impl<Q: Queue> Local<Q> {
     /// have not.
     pub fn replace_device(&mut self, id: DeviceId, queue: Q, pool: &mut Pool) -> Result<(), Q> {
         match self.devices.get_mut(usize::from(id.0)) {
-            Some(Some(device)) if device.queue.inflight() == 0 => {
+            Some(Some(device)) if device.queue.inflight() == 0 && !self.raw.owes() => {
                 device.queue.reclaim(pool);
                 device.queue = queue;
                 Ok(())
@@ -109,7 +109,7 @@ impl<Q: Queue> Local<Q> {
     /// Detaches a device, or gives `None` while it is busy or slices still stand on it.
     pub fn remove_device(&mut self, id: DeviceId, pool: &mut Pool) -> Option<Q> {
         let slot = self.devices.get_mut(usize::from(id.0))?;
-        let busy = slot.as_ref().is_none_or(|d| d.queue.inflight() != 0);
+        let busy = slot.as_ref().is_none_or(|d| d.queue.inflight() != 0) || self.raw.owes();
         if busy || self.slices.iter().flatten().any(|s| s.device == id) {
             return None;
         }
@@ -245,9 +245,11 @@ impl<Q: Queue> Local<Q> {
                 }
             },
             Home::Log { store, slices } => {
-                let stamp = self.next_stamp(part);
                 let outcome = match find(&mut self.slices, &mut self.devices, store, slices, part) {
-                    Some((slice, queue)) => log(slice.write(io(part, stamp), payload.bytes(), queue, pool)),
+                    Some((slice, queue)) => {
+                        let stamp = next_stamp(&mut self.lsn, slice, part);
+                        log(slice.write(io(part, stamp), payload.bytes(), queue, pool))
+                    }
                     None => gone(part.tag),
                 };
                 // The log has copied the payload, or has taken nothing of it.
@@ -269,13 +271,13 @@ impl<Q: Queue> Local<Q> {
                 Some(d) => self.raw.zero(part, &mut d.queue),
                 None => gone(part.tag),
             },
-            Home::Log { store, slices } => {
-                let stamp = self.next_stamp(part);
-                match find(&mut self.slices, &mut self.devices, store, slices, part) {
-                    Some((slice, queue)) => log(slice.zero(io(part, stamp), queue, pool)),
-                    None => gone(part.tag),
+            Home::Log { store, slices } => match find(&mut self.slices, &mut self.devices, store, slices, part) {
+                Some((slice, queue)) => {
+                    let stamp = next_stamp(&mut self.lsn, slice, part);
+                    log(slice.zero(io(part, stamp), queue, pool))
                 }
-            }
+                None => gone(part.tag),
+            },
         }
     }
 
@@ -320,12 +322,6 @@ impl<Q: Queue> Local<Q> {
         Ended { tag, status, buf: None }
     }
 
-    fn next_stamp(&mut self, part: &Part) -> Stamp {
-        let lsn = &mut self.lsn[usize::from(part.shard.0)];
-        *lsn += 1;
-        Stamp { shard: part.shard, epoch: FIRST_EPOCH, lsn: *lsn }
-    }
-
     fn poll(&mut self, now: Time, pool: &mut Pool) -> bool {
         let mut any = false;
         for at in 0..self.devices.len() {
@@ -337,7 +333,7 @@ impl<Q: Queue> Local<Q> {
             debug_assert_eq!(usize::from(device.id.0), at);
             for done in self.dones.drain(..) {
                 match (done.token >> TOKEN_TAG_SHIFT) as usize {
-                    0 => self.ended.extend(self.raw.done(done, &mut device.queue, pool)),
+                    0 => self.ended.extend(self.raw.done(device.id, done, &mut device.queue, pool)),
                     tag => {
                         let slot = self.slices[tag - 1].as_mut().expect("a slice outlives its operations");
                         slot.slice.done(now, done, &mut device.queue, pool);
@@ -381,6 +377,9 @@ impl<Q: Queue> Local<Q> {
 
     /// The earliest time at which a device or log has something to do without an outside event.
     pub fn wake_at(&self) -> Option<Time> {
+        if self.raw.owes() {
+            return Some(Time(0));
+        }
         let devices = self.devices.iter().flatten().filter_map(|d| d.queue.wake_at());
         devices.chain(self.slices.iter().flatten().filter_map(|s| s.slice.wake_at())).min()
     }
@@ -430,9 +429,37 @@ impl<Q: Queue> Shards for Local<Q> {
         }
     }
 
+    #[inline]
+    fn prefetch(&self, volume: VolumeId, home: Home, kind: Kind, offset: u64) {
+        match home {
+            Home::Raw(device) => {
+                if let Some(Some(d)) = self.devices.get(usize::from(device.0)) {
+                    d.queue.prefetch(offset);
+                }
+            }
+            // A log writes elsewhere than where the block is now.
+            Home::Log { store, slices } if kind == Kind::Read => {
+                let number = place::slice(place::shard(volume, offset / CHUNK), slices);
+                if let Some(s) = self.slices.iter().flatten().find(|s| s.store == store && s.number == number)
+                    && let Some(Some(d)) = self.devices.get(usize::from(s.device.0))
+                {
+                    s.slice.prefetch(volume, offset, &d.queue);
+                }
+            }
+            Home::Log { .. } => {}
+        }
+    }
+
     /// Polls the devices, moves the logs, hands everything of this turn to the devices.
     fn step(&mut self, now: Time, pool: &mut Pool) -> bool {
         let mut worked = self.poll(now, pool);
+        if self.raw.owes() {
+            let devices = &mut self.devices;
+            self.raw.catch_up(|id, op| {
+                let device = devices[usize::from(id.0)].as_mut().expect("a device stays while a flush is owed");
+                device.queue.submit(op)
+            });
+        }
         for s in self.slices.iter_mut().flatten() {
             let device = self.devices[usize::from(s.device.0)].as_mut().expect("a slice stands on a device");
             worked |= s.slice.step(now, &mut device.queue, pool);
@@ -465,6 +492,13 @@ fn find<'a, Q: Queue>(
     Some((&mut slot.slice, &mut device.queue))
 }
 
+/// The stamp of a shard's next write: behind every write of this process and every one that the slice recovered.
+fn next_stamp(lsn: &mut [u64], slice: &Slice, part: &Part) -> Stamp {
+    let lsn = &mut lsn[usize::from(part.shard.0)];
+    *lsn = slice.last_stamp(part.shard).lsn.max(*lsn) + 1;
+    Stamp { shard: part.shard, epoch: FIRST_EPOCH, lsn: *lsn }
+}
+
 fn io(part: &Part, stamp: Stamp) -> Io {
     Io { volume: part.volume, offset: part.offset, len: part.len, stamp, tag: part.tag }
 }
@@ -480,3 +514,6 @@ fn log(outcome: store::Outcome) -> Outcome {
 fn gone(tag: u64) -> Outcome {
     Outcome::Done(Ended { tag, status: Status::Gone, buf: None })
 }
+
+#[cfg(test)]
+mod tests;

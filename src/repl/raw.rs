@@ -1,8 +1,9 @@
 //! Parts on a device as it is: no log, no checksum, the device's own durability. Owns the state between a part and the
 //! one or two device operations it takes (a forced write to a volatile cache is followed by a flush).
 
-use super::part::{Ended, Kind, Outcome, Part, Payload};
+use super::part::{DeviceId, Ended, Kind, Outcome, Part, Payload};
 use crate::base::Status;
+use crate::base::ring::Ring;
 use crate::device::{DeviceError, Done, Op, OpKind, Queue};
 use crate::mem::{Buf, Pool};
 use slab::Slab;
@@ -18,12 +19,14 @@ struct Job {
 pub struct Raw {
     jobs: Slab<Job>,
     cap: usize,
+    /// Flushes after forced writes that found their device's queue full of others' operations; oldest first.
+    owed: Ring<(DeviceId, usize)>,
 }
 
 impl Raw {
     /// Room for `cap` parts at once.
     pub fn new(cap: usize) -> Raw {
-        Raw { jobs: Slab::with_capacity(cap), cap }
+        Raw { jobs: Slab::with_capacity(cap), cap, owed: Ring::new(cap) }
     }
 
     /// Parts under way.
@@ -98,7 +101,7 @@ impl Raw {
     }
 
     /// Takes a device completion; `None` while the part still needs another operation.
-    pub fn done<Q: Queue>(&mut self, done: Done, queue: &mut Q, pool: &mut Pool) -> Option<Ended> {
+    pub fn done<Q: Queue>(&mut self, device: DeviceId, done: Done, queue: &mut Q, pool: &mut Pool) -> Option<Ended> {
         let token = usize::try_from(done.token).expect("a token of ours");
         let job = self.jobs[token];
         let mut buf = done.buf;
@@ -106,17 +109,34 @@ impl Raw {
             pool.put_all(buf.take());
         }
         if job.flush_after && done.result.is_ok() && done.kind != OpKind::Flush {
-            let op = Op { kind: OpKind::Flush, offset: 0, len: 0, buf: None, at: 0, token: done.token };
-            if queue.submit(op).is_ok() {
-                return None;
+            // The write must not be called durable without its flush, however long that has to wait for room.
+            if queue.submit(flush_op(token)).is_err() {
+                assert!(self.owed.push((device, token)).is_ok(), "each job owes one flush");
             }
-            // The queue is full of others' operations: the write must not be called durable without its flush.
-            self.jobs.remove(token);
-            return Some(Ended { tag: job.tag, status: Status::Busy, buf: None });
+            return None;
         }
         self.jobs.remove(token);
         Some(Ended { tag: job.tag, status: status(done.result), buf })
     }
+
+    /// Tries the flushes that found no room; `submit` puts one into a device's queue, if that has room now.
+    pub fn catch_up(&mut self, mut submit: impl FnMut(DeviceId, Op) -> Result<(), Op>) {
+        for _ in 0..self.owed.len() {
+            let Some((device, token)) = self.owed.pop() else { break };
+            if submit(device, flush_op(token)).is_err() {
+                assert!(self.owed.push((device, token)).is_ok(), "it was there a moment ago");
+            }
+        }
+    }
+
+    /// True while a flush waits for room at its device.
+    pub fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+}
+
+fn flush_op(token: usize) -> Op {
+    Op { kind: OpKind::Flush, offset: 0, len: 0, buf: None, at: 0, token: token as u64 }
 }
 
 /// A device's answer in the vocabulary above.

@@ -12,8 +12,12 @@ has() { local out; out=$(client "${@:2}" 2>&1) || { echo "$out"; return 1; }; gr
 hasnt() { local out; out=$(client "${@:2}" 2>&1) || { echo "$out"; return 1; }; ! grep -qE -- "$1" <<<"$out" || { echo "$1 still in: $out"; return 1; }; }
 refuses() { local out; out=$(client "${@:2}" 2>&1) && { echo "accepted: $out"; return 1; }; grep -qiE -- "$1" <<<"$out" || { echo "no $1 in: $out"; return 1; }; }
 HOST=nqn.2014-08.org.nvmexpress:uuid:5a0a2e3c-1b2d-4c3e-8f4a-000000000001
-bench() { # host-nqn is any: a verified run against the export
+bench() { # a verified run against the export as any host
   "$POLLUX" bench --cores "$CLIENT_CORE" --url "nvme+tcp://127.0.0.1:$NODE_PORT/$NQN" --rw randrw --bs 4096 --qd 8 --time 1 --verify --json; }
+uses() { # host-nqn nsid: a short run as that host on that namespace
+  "$POLLUX" bench --cores "$CLIENT_CORE" --url "nvme+tcp://127.0.0.1:$NODE_PORT/$NQN?nsid=$2" --hostnqn "$1" \
+    --rw randrw --bs 4096 --qd 4 --time 1 --json; }
+fails() { ! "$@"; }
 
 preallocate "$WORK_DIR/disk" 512; truncate -s 64M "$WORK_DIR/aio"
 node_start
@@ -42,16 +46,34 @@ check "host" client nvmf_subsystem_add_host $NQN $HOST
 NODE_PORT=$(free_port)
 check "listener" client nvmf_subsystem_add_listener $NQN -t tcp -a 127.0.0.1 -s "$NODE_PORT"
 check "the subsystem as a whole" has "$HOST" nvmf_get_subsystems
-refused() { ! bench; }
-check "a host that is not on the list is refused" refused
+check "a host that is not on the list is refused" fails bench
 check "any host, once allowed" client nvmf_subsystem_allow_any_host --allow-any-host $NQN
 check "a verified run" bench
 check "its statistics" has '"num_read_ops": [1-9]' bdev_get_iostat --names lvs/vol
+check "a namespace that no host sees" client nvmf_subsystem_add_ns $NQN A0 -n 7 -i
+check "the host does not see it" fails uses $HOST 7
+check "it is shown to the host" client nvmf_ns_add_host $NQN 7 $HOST
+check "which then uses it" uses $HOST 7
+check "no other host does" fails uses $HOST-2 7
 node_kill; node_start
 check "after kill -9: subsystem, host and listener" has "\"trsvcid\": \"$NODE_PORT\"" nvmf_get_subsystems
 check "after kill -9: volume with its size" has '"num_blocks": 49152' bdev_get_bdevs -b lvs/vol
 for name in M0 N0 A0 U0; do check "after kill -9: $name" has "\"$name\"" bdev_get_bdevs -b $name; done
 check "after kill -9: a verified run" bench
+check "after kill -9: the host sees its namespace" uses $HOST 7
+check "after kill -9: no other host does" fails uses $HOST-2 7
+check "it is hidden again" client nvmf_ns_remove_host $NQN 7 $HOST
+check "from the host too" fails uses $HOST 7
+check "remove the hidden namespace" client nvmf_subsystem_remove_ns $NQN 7
+held() { # a write that the error bdev holds keeps its host waiting until it is let go
+  client bdev_malloc_create -b M1 16 4096 && client bdev_error_create M1 && client nvmf_subsystem_add_ns $NQN EE_M1 -n 8 || return 1
+  client bdev_error_inject_error EE_M1 write pending -n 1 || return 1
+  local run start=$SECONDS; uses $HOST 8 & run=$!; track "$run"
+  sleep 3; kill -0 "$run" || { echo "the run ended while a write was held"; return 1; }
+  client bdev_error_resume_pending EE_M1 && wait "$run" && [ $((SECONDS - start)) -lt 10 ] || return 1
+  client bdev_malloc_delete M1
+}
+check "a held write completes when it is let go" held
 check "remove the host" client nvmf_subsystem_remove_host $NQN $HOST
 check "the host is gone" hasnt "$HOST" nvmf_get_subsystems
 check "remove the namespaces" client nvmf_subsystem_remove_ns $NQN 1

@@ -3,7 +3,8 @@
 use super::read::{ConfigError, Section};
 use crate::cluster::{
     BdevName, Declared, DeclaredBdev, DeclaredStore, DeclaredSubsystem, DeclaredVolume, DelayTimes, DeviceSpec,
-    FileEngine, FileSpec, MadeOf, NamespaceSpec, Nqn, StoreName, Subsystem, Transport, VOLUME_BYTES_MAX, VolumeName,
+    FileEngine, FileSpec, MadeOf, NamespaceSpec, Nqn, StoreName, Subsystem, Transport, VOLUME_BYTES_MAX, Visibility,
+    VolumeName,
 };
 use std::net::SocketAddr;
 use uuid::Uuid;
@@ -138,8 +139,6 @@ fn transport(whole: &Section<'_>) -> Result<Option<Transport>, ConfigError> {
     t.max_io_size = small(s.bytes("max_io_size", 4096..=1 << 20)?, t.max_io_size);
     t.max_aq_depth = small(s.number("max_aq_depth", 32..=4096)?, t.max_aq_depth);
     t.c2h_success = s.flag("c2h_success")?.unwrap_or(t.c2h_success);
-    t.abort_timeout_sec = small(s.number("abort_timeout_sec", 0..=3600)?, t.abort_timeout_sec);
-    t.acceptor_backlog = small(s.number("acceptor_backlog", 1..=65535)?, t.acceptor_backlog);
     if !t.in_capsule_data_size.is_multiple_of(16) {
         return Err(s.wrong("in_capsule_data_size", "must be a multiple of 16"));
     }
@@ -184,6 +183,10 @@ fn namespace(s: Section<'_>) -> Result<NamespaceSpec, ConfigError> {
         bdev: s.required("bdev", s.text("bdev")?)?.to_owned(),
         nsid: s.number("nsid", 1..=1024)?.map(|n| n as u32),
         uuid: s.parsed("uuid", Uuid::try_parse)?,
+        visible: match (s.has("visible_to"), s.list("visible_to", Nqn::new)?) {
+            (true, hosts) => Visibility::Only(hosts.into_iter().collect()),
+            (false, _) => Visibility::All,
+        },
         ..NamespaceSpec::default()
     };
     s.finish().map(|()| spec)

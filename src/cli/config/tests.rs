@@ -1,7 +1,7 @@
 //! Every example parses, the reference says the defaults, and every mistake is said with its place.
 
 use super::*;
-use crate::cluster::{Declared, MadeOf, Transport};
+use crate::cluster::{Declared, MadeOf, Transport, Visibility};
 use crate::reactor::Poll;
 use std::path::PathBuf;
 
@@ -53,6 +53,7 @@ fn the_reference_names_every_key() {
         ("stores", "name = 's'\nbdev = 'b'"),
         ("volumes", "store = 's'\nname = 'v'\nsize = 4096"),
         ("subsystems", "nqn = 'nqn.2016-06.io.spdk:x'"),
+        ("subsystems", "nqn = 'nqn.2016-06.io.spdk:x'\nnamespaces = [{ bdev = 'b', zzz = 1 }]"),
     ];
     let texts = sections.into_iter().map(|(s, body)| format!("[{s}]\nzzz = 1\n{body}"));
     let texts = texts.chain(declared.iter().map(|(s, body)| format!("[[{s}]]\nzzz = 1\n{body}")));
@@ -106,7 +107,7 @@ size = '16MiB'
 [[subsystems]]
 nqn = 'nqn.2016-06.io.spdk:cnode1'
 hosts = ['nqn.2016-06.io.spdk:host1']
-namespaces = [{ bdev = 'lvs/vol', nsid = 3 }]
+namespaces = [{ bdev = 'lvs/vol', nsid = 3 }, { bdev = 'M', visible_to = ['nqn.2016-06.io.spdk:host1'] }]
 listeners = ['127.0.0.1:4420', '[::1]:4420']
 ";
     let d = read(text).unwrap().options.declared;
@@ -116,6 +117,8 @@ listeners = ['127.0.0.1:4420', '[::1]:4420']
     let s = &d.subsystems[0];
     assert_eq!((s.namespaces[0].nsid, s.listeners.len(), s.hosts.len()), (Some(3), 2, 1));
     assert!(!s.subsystem.allow_any_host, "closed unless it says so");
+    assert_eq!(s.namespaces[0].visible, Visibility::All);
+    assert_eq!(s.namespaces[1].visible, Visibility::Only(s.hosts.iter().cloned().collect()));
 }
 
 #[test]

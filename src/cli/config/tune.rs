@@ -4,7 +4,7 @@ use super::Loaded;
 use super::read::{ConfigError, Section};
 use crate::app::Options;
 use crate::mem::{CLASSES_MAX, Class, Sizing};
-use crate::net::TcpConfig;
+use crate::net::Engine;
 use crate::reactor::{Poll, parse_cpus};
 use crate::rpc::Level;
 use crate::{base, nvmf, store};
@@ -94,7 +94,9 @@ pub fn memory(s: Section<'_>, to: &mut Options) -> Done {
 }
 
 /// `[tcp]`
-pub fn tcp(s: Section<'_>, to: &mut TcpConfig) -> Done {
+pub fn tcp(s: Section<'_>, options: &mut Options) -> Done {
+    set(&mut options.engine, s.word("engine", &[("tcp", Engine::Tcp), ("uring", Engine::Uring)])?);
+    let to = &mut options.tcp;
     numbers!(s, to, {
         conns_max: 1..=base::limits::CONNS_PER_CORE as u64,
         backlog: 1..=65535,
@@ -117,6 +119,7 @@ pub fn nvmf(s: Section<'_>, to: &mut nvmf::Config) -> Done {
         unassociated_per_address: 1..=base::limits::CONNS_PER_CORE as u64,
         connect_ms: 100..=600_000,
         controllers: 1..=base::limits::CONNS_PER_CORE as u64,
+        discovery_controllers: 1..=base::limits::CONNS_PER_CORE as u64,
         keep_alive_min_ms: 100..=600_000,
         keep_alive_max_ms: 1000..=86_400_000,
         discovery_idle_ms: 1000..=86_400_000,

@@ -159,17 +159,16 @@ impl<N: Node> Control<N> {
         self.record(&Command::SetSpec(device.id, DeviceSpec::Delay { base, times })).map(drop)
     }
 
-    /// Gives an error-injecting device an order. Orders are not remembered over a restart.
+    /// Gives an error-injecting device an order. Orders are not remembered over a restart; they do not wait for other
+    /// calls, as one of those may be waiting for an operation that the device holds.
     pub async fn inject(&self, name: &str, order: FaultOrder) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
         let id = self.fault_device(name)?;
         let failed = |source| Error::Node { what: "inject error", object: name.to_owned(), source };
         self.node.set_fault(id, order).await.map_err(failed)
     }
 
-    /// Lets operations that an error-injecting device holds go on.
+    /// Lets operations that an error-injecting device holds go on, without waiting for other calls.
     pub async fn release_pending(&self, name: &str) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
         let id = self.fault_device(name)?;
         let failed = |source| Error::Node { what: "resume", object: name.to_owned(), source };
         self.node.release_pending(id).await.map_err(failed)

@@ -3,7 +3,7 @@
 use super::{Bdev, Control};
 use crate::cluster::command::Command;
 use crate::cluster::error::Error;
-use crate::cluster::model::{Listener, Namespace};
+use crate::cluster::model::{Listener, Namespace, Visibility};
 use crate::cluster::names::Nqn;
 use crate::cluster::node::Node;
 use std::net::SocketAddr;
@@ -24,6 +24,8 @@ pub struct NamespaceSpec {
     pub uuid: Option<Uuid>,
     /// `None`: the NSID.
     pub anagrpid: Option<u32>,
+    /// Who sees it.
+    pub visible: Visibility,
 }
 
 impl<N: Node> Control<N> {
@@ -50,6 +52,7 @@ impl<N: Node> Control<N> {
             eui64: spec.eui64.unwrap_or_default(),
             uuid,
             anagrpid: spec.anagrpid.unwrap_or(0),
+            visible: spec.visible.clone(),
         };
         self.commit(&Command::AddNamespace(nqn.clone(), namespace)).await?;
         let state = self.state();
@@ -66,9 +69,8 @@ impl<N: Node> Control<N> {
         state.apply(&command)?;
         let fresh = !state.addresses().contains(&addr);
         if fresh {
-            let backlog = state.transport().map_or(1, |t| t.acceptor_backlog);
             let failed = |source| Error::Node { what: "listen on", object: addr.to_string(), source };
-            self.node.listen(addr, backlog).await.map_err(failed)?;
+            self.node.listen(addr).await.map_err(failed)?;
         }
         let done = self.commit(&command).await;
         if fresh && done.is_err() {

@@ -54,9 +54,8 @@ impl<N: Node> Control<N> {
     }
 
     async fn bind(&self, addr: SocketAddr) {
-        let backlog = self.state().transport().map_or(1, |t| t.acceptor_backlog);
         let known = self.problems.borrow().contains_key(&Problem::Listener(addr));
-        match self.node.listen(addr, backlog).await {
+        match self.node.listen(addr).await {
             Ok(()) => drop(self.problems.borrow_mut().remove(&Problem::Listener(addr))),
             Err(_) if known => {}
             Err(source) => {

@@ -3,7 +3,10 @@
 use super::*;
 use crate::base::VolumeId;
 use crate::base::rng::Rng;
-use crate::cluster::{Device, Intent, Journal, JournalError, Listener, Namespace, Referral, State, Store, Subsystem};
+use crate::cluster::{
+    Device, Intent, Journal, JournalError, Listener, Namespace, Referral, State, Store, Subsystem, Visibility,
+};
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use uuid::Uuid;
 
@@ -57,10 +60,15 @@ fn random(rng: &mut Rng, state: &State) -> Command {
                 eui64: [0; 8],
                 uuid: fresh,
                 anagrpid: 0,
+                visible: if rng.chance(50) { Visibility::All } else { Visibility::Only(BTreeSet::new()) },
             };
             if namespace.volume.0 == 0 { Command::TakeId } else { Command::AddNamespace(name, namespace) }
         }
-        16 => Command::RemoveNamespace(name, 1 + rng.below(3) as u32),
+        16 => match rng.below(3) {
+            0 => Command::RemoveNamespace(name, 1 + rng.below(3) as u32),
+            1 => Command::ShowNamespace(name, 1 + rng.below(3) as u32, nqn("host")),
+            _ => Command::HideNamespace(name, 1 + rng.below(3) as u32, nqn("host")),
+        },
         17 => match rng.below(2) {
             0 => Command::AddListener(name, Listener { addr }),
             _ => Command::RemoveListener(name, addr),
@@ -97,6 +105,30 @@ fn any_sequence_of_commands_comes_back_from_the_journal() {
         assert_eq!(again, state, "seed {seed}");
     }
     assert!(accepted > 500, "only {accepted} commands were accepted");
+}
+
+/// Nodes that were set up before namespaces could be hidden keep showing all of theirs.
+#[test]
+fn a_namespace_of_an_older_journal_is_seen_by_all() {
+    let namespace = Namespace {
+        nsid: 1,
+        volume: VolumeId(1),
+        store: None,
+        bdev: "B".into(),
+        nguid: [1; 16],
+        eui64: [0; 8],
+        uuid: Uuid::from_u128(1),
+        anagrpid: 1,
+        visible: Visibility::Only(BTreeSet::from([nqn("host")])),
+    };
+    let mut value = ciborium::Value::serialized(&namespace).unwrap();
+    assert_eq!(value.deserialized::<Namespace>().unwrap(), namespace);
+    let ciborium::Value::Map(fields) = &mut value else { panic!("a record is a map") };
+    let before = fields.len();
+    fields.retain(|(name, _)| name.as_text() != Some("visible"));
+    assert_eq!(fields.len(), before - 1);
+    let old = value.deserialized::<Namespace>().unwrap();
+    assert_eq!(old, Namespace { visible: Visibility::All, ..namespace });
 }
 
 #[test]

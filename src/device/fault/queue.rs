@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering;
 #[derive(Clone, Copy, Debug)]
 enum After {
     Nothing,
-    /// Flip this bit (counted from the buffer's first byte): the damage of a read, the repair of a written buffer.
-    Flip(u64),
+    /// Change this byte of the buffer by this value: the damage of a read, the repair of a written buffer.
+    Xor(usize, u8),
     /// It was cut short.
     Fail,
 }
@@ -36,8 +36,17 @@ pub struct FaultQueue<Q> {
     free: Vec<u32>,
     /// Operations that ended without the inner queue.
     ready: Ring<Done>,
+    /// Operations kept back.
+    held: Ring<Op>,
+    /// Releases that this queue has carried out.
+    released: u64,
+    /// When it was polled last.
+    now: Time,
     depth: usize,
 }
+
+/// How often a sleeping reactor looks whether held operations have been released, ns.
+const RELEASE_NS: u64 = 1_000_000;
 
 impl<Q: Queue> FaultQueue<Q> {
     /// Puts the rules of `handle` in front of `inner`; `seed` drives its random choices.
@@ -47,7 +56,21 @@ impl<Q: Queue> FaultQueue<Q> {
         let rules = handle.0.rules.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let slots = (0..depth).map(|_| Slot { token: 0, after: After::Nothing }).collect();
         let free = (0..depth as u32).rev().collect();
-        FaultQueue { inner, handle, rules, version, rng: Rng::new(seed), slots, free, ready: Ring::new(depth), depth }
+        let released = handle.0.releases.load(Ordering::Acquire);
+        FaultQueue {
+            inner,
+            handle,
+            rules,
+            version,
+            rng: Rng::new(seed),
+            slots,
+            free,
+            ready: Ring::new(depth),
+            held: Ring::new(depth),
+            released,
+            now: Time(0),
+            depth,
+        }
     }
 
     /// The queue behind the faults.
@@ -108,18 +131,42 @@ impl<Q: Queue> FaultQueue<Q> {
                 self.forward(op, After::Nothing);
             }
             Action::Flip => {
-                let bit = u64::from(op.at) * 8 + self.rng.below(op.len * 8);
-                if op.kind == OpKind::Write {
-                    flip(op.buf.as_mut().expect("a write has a buffer"), bit);
-                }
-                self.forward(op, After::Flip(bit));
+                let bit = self.rng.below(op.len * 8);
+                self.damage(op, bit / 8, 1 << (bit % 8));
             }
+            Action::Corrupt { at, value } if at < op.len => self.damage(op, at, value),
+            Action::Corrupt { .. } => self.forward(op, After::Nothing),
+            Action::Hold => assert!(self.held.push(op).is_ok(), "submit checked the depth"),
             Action::Short(bytes) => {
                 let block = u64::from(self.inner.caps().block_size);
                 op.len = bytes.min(op.len - block) / block * block;
                 if op.len == 0 { self.finish(op, Err(DeviceError::Media)) } else { self.forward(op, After::Fail) }
             }
         }
+    }
+
+    /// Does a transfer with byte `at` of its data changed by `value`.
+    fn damage(&mut self, mut op: Op, at: u64, value: u8) {
+        let at = op.at as usize + at as usize;
+        if op.kind == OpKind::Write {
+            op.buf.as_mut().expect("a write has a buffer")[at] ^= value;
+        }
+        self.forward(op, After::Xor(at, value));
+    }
+
+    /// Lets go on what was held when somebody asked for it; a dead device gives everything back.
+    fn release(&mut self) {
+        let asked = self.handle.0.releases.load(Ordering::Acquire);
+        let dead = self.handle.is_dead();
+        if self.held.is_empty() || (asked == self.released && !dead) {
+            self.released = asked;
+            return;
+        }
+        self.released = asked;
+        while let Some(op) = self.held.pop() {
+            if dead { self.finish(op, Err(DeviceError::Dead)) } else { self.forward(op, After::Nothing) }
+        }
+        self.inner.kick();
     }
 
     fn forward(&mut self, mut op: Op, after: After) {
@@ -134,20 +181,16 @@ impl<Q: Queue> FaultQueue<Q> {
         self.free.push(done.token as u32);
         done.token = slot.token;
         match slot.after {
-            After::Flip(bit) if done.kind == OpKind::Write || done.result.is_ok() => {
-                flip(done.buf.as_mut().expect("a transfer has a buffer"), bit);
+            After::Xor(at, value) if done.kind == OpKind::Write || done.result.is_ok() => {
+                done.buf.as_mut().expect("a transfer has a buffer")[at] ^= value;
             }
-            After::Flip(_) | After::Nothing => {}
+            After::Xor(..) | After::Nothing => {}
             After::Fail => done.result = done.result.and(Err(DeviceError::Media)),
         }
         if self.handle.is_dead() {
             done.result = Err(DeviceError::Dead);
         }
     }
-}
-
-fn flip(bytes: &mut [u8], bit: u64) {
-    bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
 }
 
 impl<Q: Queue> Queue for FaultQueue<Q> {
@@ -178,6 +221,8 @@ impl<Q: Queue> Queue for FaultQueue<Q> {
 
     fn poll(&mut self, now: Time, done: &mut Vec<Done>) -> usize {
         let start = done.len();
+        self.now = now;
+        self.release();
         self.inner.poll(now, done);
         for d in &mut done[start..] {
             self.come_back(d);
@@ -189,7 +234,7 @@ impl<Q: Queue> Queue for FaultQueue<Q> {
     }
 
     fn inflight(&self) -> usize {
-        self.inner.inflight() + self.ready.len()
+        self.inner.inflight() + self.ready.len() + self.held.len()
     }
 
     /// Answered at memory speed only while no rule is in force: a fault takes the way through `submit`.
@@ -202,7 +247,11 @@ impl<Q: Queue> Queue for FaultQueue<Q> {
     }
 
     fn wake_at(&self) -> Option<Time> {
-        if self.ready.is_empty() { self.inner.wake_at() } else { Some(Time(0)) }
+        if !self.ready.is_empty() {
+            return Some(Time(0));
+        }
+        let look = (!self.held.is_empty()).then(|| self.now.after_ns(RELEASE_NS));
+        [self.inner.wake_at(), look].into_iter().flatten().min()
     }
 
     fn wait_fd(&self) -> Option<i32> {

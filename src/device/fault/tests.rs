@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::Time;
 use crate::device::testing::{drain, plain, pool, read, write};
 use crate::device::{Done, NullSpec, Queue, RamMedium, RamQueue, RamSpec};
 use crate::mem::Pool;
@@ -53,6 +54,16 @@ impl Bench {
     }
 }
 
+/// What ends without anything that is held.
+fn polled(q: &mut FaultQueue<RamQueue>) -> Vec<Done> {
+    let mut dones = Vec::new();
+    for _ in 0..3 {
+        q.kick();
+        q.poll(Time(0), &mut dones);
+    }
+    dones
+}
+
 fn ones(data: &[u8]) -> u32 {
     data.iter().map(|b| b.count_ones()).sum()
 }
@@ -102,6 +113,50 @@ fn flips_damage_one_bit_of_what_is_read_or_of_the_medium() {
     b.handle.set(&[FaultRule::nth(Action::Flip, OpKind::Write, 0)]);
     b.write(0, 4096, 0).unwrap();
     assert_eq!(ones(&b.medium(0, 4096)), 1);
+}
+
+#[test]
+fn corruption_changes_the_byte_it_names() {
+    let mut b = bench(&[FaultRule::nth(Action::Corrupt { at: 700, value: 0x81 }, OpKind::Read, 0)]);
+    let damaged = b.read(0, 1024).unwrap();
+    assert_eq!((damaged[700], ones(&damaged), ones(&b.read(0, 1024).unwrap())), (0x81, 2, 0));
+    b.handle.set(&[FaultRule::always(Action::Corrupt { at: 700, value: 0xff })]);
+    b.write(0, 1024, 0).unwrap();
+    assert_eq!((b.medium(0, 1024)[700], ones(&b.medium(0, 1024))), (0xff, 8));
+    b.write(4096, 512, 0).unwrap();
+    assert_eq!(ones(&b.medium(4096, 512)), 0, "the data is shorter than that");
+}
+
+#[test]
+fn held_operations_wait_for_their_release_and_then_take_effect() {
+    let hold = FaultRule { end: 2, op: Some(OpKind::Write), ..FaultRule::always(Action::Hold) };
+    let mut b = bench(&[hold]);
+    for (token, byte) in [(1, 0x11), (2, 0x22), (3, 0x33)] {
+        let mut buf = b.pool.get(512).unwrap();
+        buf.fill(byte);
+        b.q.submit(write(buf, token * 512, token)).unwrap();
+    }
+    let mut done = Vec::new();
+    assert_eq!((b.q.poll(Time(5_000_000), &mut done), done[0].token), (1, 3), "only two were to be held");
+    assert_eq!(b.q.inflight(), 2);
+    assert_eq!(b.q.wake_at(), Some(Time(6_000_000)), "a sleeping reactor looks now and then");
+    b.q.submit(plain(OpKind::Flush, 0, 0, 4)).unwrap();
+    b.q.submit(plain(OpKind::Flush, 0, 0, 5)).unwrap();
+    assert!(b.q.submit(plain(OpKind::Flush, 0, 0, 6)).is_err(), "what is held counts");
+    assert_eq!(polled(&mut b.q).iter().map(|d| d.token).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(ones(&b.medium(0, 1536)), 0, "nothing held has reached the medium");
+    b.handle.release();
+    let tokens: Vec<_> = polled(&mut b.q).into_iter().map(|d| (d.token, d.result)).collect();
+    assert_eq!(tokens, [(1, Ok(())), (2, Ok(()))]);
+    assert_eq!((b.medium(512, 512)[0], b.medium(1024, 512)[0], b.q.inflight()), (0x11, 0x22, 0));
+    // A release is for what is held at that moment only; a dead device holds nothing.
+    b.handle.set(&[FaultRule::always(Action::Hold)]);
+    b.q.submit(plain(OpKind::Discard, 0, 512, 7)).unwrap();
+    assert!(polled(&mut b.q).is_empty());
+    b.handle.set(&[FaultRule::always(Action::Error(DeviceError::Dead))]);
+    b.q.submit(plain(OpKind::Flush, 0, 0, 8)).unwrap();
+    assert!(polled(&mut b.q).iter().all(|d| d.result == Err(DeviceError::Dead)));
+    assert_eq!(b.q.inflight(), 0);
 }
 
 #[test]

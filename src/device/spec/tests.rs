@@ -28,7 +28,7 @@ fn canonical_lines_read_back_as_written() {
         "fault(ram:1MiB)",
         "fault(ram:1MiB;do=eio)",
         "fault(uring:/x,bs=512;do=short:512,op=write,offset=1MiB..2MiB,begin=10,end=20,p=0.500000;do=flip;seed=7)",
-        "fault(ram:1MiB;do=misdirect:-4KiB,op=read;do=misdirect:8KiB;do=lose,op=flush;do=os:121;do=dead;do=enospc)",
+        "fault(ram:1MiB;do=misdirect:-4KiB,op=read;do=misdirect:8KiB;do=lose,op=flush;do=os:121;do=dead;do=enospc;do=hold,end=3;do=corrupt:4KiB:255)",
         "delay(ram:1MiB)",
         "delay(null:1MiB;read=100us,read_p99=1ms,write=20us,flush=2s,zeroes=5ns,discard_p99=7us;seed=3)",
         "delay(fault(delay(ram:1MiB;read=1us);do=unsupported,op=discard);write=1ms)",

@@ -9,8 +9,8 @@ use crate::wire::nvme::identify::{self, cns, nidt, put_descriptor};
 use crate::wire::nvme::{Cqe, DsmRange, Sgl, Sqe, StatusCode, admin_op, io_op, sc};
 use crate::wire::nvme_tcp::pdu::{CapsuleCmd, CapsuleResp, Data, Head, IcReq, IcResp, LAST_PDU, R2t, SUCCESS, TermReq};
 use crate::wire::nvme_tcp::{Digests, Fault, Fes, Kind, Receiver, Side};
-use std::collections::HashMap;
 use core::net::SocketAddr;
+use std::collections::HashMap;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 pub const BLOCK: usize = 4096;

@@ -208,7 +208,7 @@ fn failures_of_the_volume_have_their_status() {
             let sqe = Sqe::rw(io_op::READ, q.cid(), 1, 0, 8, Sgl::transport(4096));
             assert_eq!(rig.command(&q, sqe, &[]).0.code(), on_read, "{status:?}");
             assert_eq!(write(&mut rig, &mut q, 0, &[0; 4096], 512), on_write, "{status:?}");
-            assert_eq!(write(&mut rig, &mut q, 0, &[0; 32768], 512), on_write, "{status:?}");
+            assert_eq!(write(&mut rig, &mut q, 0, &vec![0; 32768], 512), on_write, "{status:?}");
         }
     }
     rig.finish();

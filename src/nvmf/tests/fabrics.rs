@@ -384,7 +384,7 @@ fn aborts_reach_commands_that_wait_for_data() {
     assert_eq!(abort(&mut rig, 1, 6), 1, "no such command");
     assert_eq!(abort(&mut rig, 2, 5), 1, "no such queue");
     assert_eq!(abort(&mut rig, 1, 5), 0);
-    rig.answer(&io, &r2t, &[9; 32768], 32768);
+    rig.answer(&io, &r2t, &vec![9; 32768], 32768);
     let (cqe, _) = rig.complete(&io, 5, &[]);
     assert_eq!(cqe.code(), sc::ABORT_REQUESTED);
     assert_eq!(rig.disk.borrow().log.len(), 0, "an aborted write reaches no block");
@@ -489,7 +489,7 @@ fn only_named_hosts_connect() {
     let model = rig.snapshot.subsystems[0].clone();
     let host = |i: usize| format!("nqn.2024-01.io.pollux:host{i}");
     let sub = |i: usize| format!("nqn.2024-01.io.pollux:sub{i}");
-    let allowed = |s: usize, h: usize| (s * 7 + h * 3) % 5 == 0;
+    let allowed = |s: usize, h: usize| (s * 7 + h * 3).is_multiple_of(5);
     rig.snapshot.subsystems = (0..20)
         .map(|s| crate::nvmf::Subsystem {
             nqn: sub(s),

@@ -69,7 +69,7 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let rig = Rig::plain();
-        let mut target = Target::new(CoreId(0), 1, Config { unassociated: 4096, ..Config::default() });
+        let mut target = Target::new(CoreId(0), 1, &Config { unassociated: 4096, ..Config::default() });
         target.listen(ListenerId(0), rig.cores[0].addr);
         target.configure(Arc::new(rig.snapshot.clone()));
         let classes =
@@ -136,7 +136,7 @@ impl Bench {
     }
 
     /// A connection that is an I/O queue (or an admin queue) of a fresh controller, or nothing yet.
-    fn ready(&mut self, depth: usize, digests: Digests, wire: &Wire) -> Vec<ConnId> {
+    fn ready(&mut self, depth: usize, digests: Digests) -> Vec<ConnId> {
         let admin = self.accept();
         let mut all = vec![admin];
         if depth == 0 {
@@ -146,7 +146,7 @@ impl Bench {
         if depth == 1 {
             return all;
         }
-        self.feed(admin, &wire.connect(0, CNTLID_DYNAMIC, digests));
+        self.feed(admin, &Wire::connect(0, CNTLID_DYNAMIC, digests));
         let enable = Property::set(1, property::CC, false, u64::from(property::CC_ENABLE_NVM));
         self.feed(admin, Head::of(&CapsuleCmd::new(enable, digests)).bytes());
         if depth == 2 {
@@ -155,7 +155,7 @@ impl Bench {
         let cntlid = self.target.controllers().last().expect("just made").cntlid;
         let io = self.accept();
         self.feed(io, IcReq::new(0, digests, 0).as_bytes());
-        self.feed(io, &wire.connect(1, cntlid, digests));
+        self.feed(io, &Wire::connect(1, cntlid, digests));
         all.push(io);
         all
     }
@@ -177,14 +177,14 @@ impl Wire {
         out
     }
 
-    fn connect(&self, qid: u16, cntlid: u16, digests: Digests) -> Vec<u8> {
+    fn connect(qid: u16, cntlid: u16, digests: Digests) -> Vec<u8> {
         let params = Connect { format: 0, qid, sqsize: 31, cattr: 4, kato: 0 };
         let data = ConnectData::new(HOSTID, cntlid, NQN, HOST);
         Wire::capsule(params.sqe(1), data.as_bytes(), digests)
     }
 
     /// One of everything a host sends.
-    fn all(&self, digests: Digests) -> Vec<Vec<u8>> {
+    fn all(digests: Digests) -> Vec<Vec<u8>> {
         let mut dsm = Sqe::new(io_op::DSM, 6, 1, Sgl::in_capsule(32));
         (dsm.cdw10, dsm.cdw11) = (1.into(), 4.into());
         let range = |lba: u64| DsmRange { attributes: 0.into(), blocks: 8.into(), lba: lba.into() };
@@ -196,8 +196,8 @@ impl Wire {
         h2c.extend([7; 512]);
         vec![
             IcReq::new(0, digests, 0).as_bytes().to_vec(),
-            self.connect(0, CNTLID_DYNAMIC, digests),
-            self.connect(1, 1, digests),
+            Wire::connect(0, CNTLID_DYNAMIC, digests),
+            Wire::connect(1, 1, digests),
             c(Sqe::rw(io_op::READ, 2, 1, 3, 8, Sgl::transport(4096)), &[]),
             c(Sqe::rw(io_op::WRITE, 3, 1, 3, 8, Sgl::in_capsule(4096)), &[5; 4096]),
             c(Sqe::rw(io_op::WRITE, 4, 1, 3, 40, Sgl::in_capsule(20480)), &[5; 20480]),
@@ -227,19 +227,18 @@ impl Wire {
 #[test]
 fn fuzz_streams() {
     let mut b = Bench::new();
-    let wire = Wire;
     let mut rng = Rng::new(0xf0_22);
     let mut fed = 0u32;
     let mut answered = 0;
     let mut left = Vec::new();
     for (i, digests) in [Digests::default(), Digests { header: true, data: true }].into_iter().enumerate() {
-        let mut source = Mutator::new(77 + i as u64, wire.all(digests));
+        let mut source = Mutator::new(77 + i as u64, Wire::all(digests));
         while fed < 150_000 * (i as u32 + 1) {
             b.rig.cores[0].volumes.mood = Mood { slow: rng.below(3) * 30, later: rng.below(2) * 20, ..Mood::default() };
-            let conns = b.ready(rng.below(4) as usize, digests, &wire);
+            let conns = b.ready(rng.below(4) as usize, digests);
             let target = *conns.last().expect("at least one");
             left.clear();
-            for _ in 0..1 + rng.below(40) {
+            for _ in 0..=rng.below(40) {
                 left.extend_from_slice(source.next());
                 fed += 1;
                 let cut = rng.below(left.len() as u64 + 1) as usize;
@@ -438,7 +437,7 @@ fn upset(rig: &mut Rig, rng: &mut Rng) {
 fn sequence(seed: u64) {
     let mut rng = Rng::new(seed);
     let segment = [(1, 9000), (1 << 18, 1 << 18), (100, 5000)][rng.below(3) as usize];
-    let loopback = LoopbackConfig { segment, seed, ..LoopbackConfig::default() };
+    let loopback = LoopbackConfig { seed, segment, ..LoopbackConfig::default() };
     let mut rig = Rig::new(Setup {
         cores: 1 + rng.below(2) as u16,
         loopback,

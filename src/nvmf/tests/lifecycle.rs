@@ -200,7 +200,7 @@ fn a_controller_spans_cores() {
         let (cqe, _) = rig.command(&admin, Abort { sqid: 3, cid }.sqe(own), &[]);
         assert_eq!((cqe.code(), cqe.result.get()), (sc::SUCCESS, want));
     }
-    rig.answer(&queues[2], &r2t, &[9; 32768], 32768);
+    rig.answer(&queues[2], &r2t, &vec![9; 32768], 32768);
     assert_eq!(rig.complete(&queues[2], 5, &[]).0.code(), sc::ABORT_REQUESTED);
     // One queue leaves, its QID is free; then the controller ends and takes all of them with it.
     rig.host.close(queues[0].conn, Close::Now);
@@ -286,7 +286,7 @@ fn short_buffers_delay_and_never_fail() {
     let mut rig = Rig::new(Setup { buffers: 3, ..Setup::default() });
     let (_admin, io) = rig.ready();
     rig.cores[0].volumes.mood.slow = 30;
-    let data = [7; 65536];
+    let data = vec![7; 65536];
     for cid in 0..100u16 {
         let sqe = match cid % 3 {
             0 => Sqe::rw(io_op::READ, cid, 1, 0, 8, Sgl::transport(4096)),

@@ -4,6 +4,8 @@
 mod commands;
 mod fabrics;
 mod fuzz;
+mod hostile;
 mod lifecycle;
+mod masking;
 mod rig;
 mod transport;

@@ -4,15 +4,15 @@ use crate::base::rng::Rng;
 use crate::base::{CoreId, Status, Time, VolumeId};
 use crate::mem::{Class, Pool};
 use crate::net::{Closed, ConnId, Handler, ListenerId, Loopback, LoopbackConfig, Net, Network, Tx};
-use crate::nvmf::{Config, Message, Namespace, Snapshot, Subsystem, Target, Transport};
+use crate::nvmf::{Config, Message, Namespace, Snapshot, Subsystem, Target, Transport, Visibility};
 use crate::volume::{Completion, Info, Kind, Payload, Request, Submit, Volumes};
 use crate::wire::fabrics::{Connect, ConnectData, Property, connect_result, property, result_cntlid};
 use crate::wire::nvme::{Cqe, Sgl, Sqe, sc};
 use crate::wire::nvme_tcp::pdu::{self, CapsuleCmd, CapsuleResp, Data, Head, IcReq, IcResp, R2t, TermReq};
 use crate::wire::nvme_tcp::{Digests, Frame, Kind as PduKind, Receiver, Side};
+use core::net::SocketAddr;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use core::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use zerocopy::{FromBytes, IntoBytes};
@@ -266,6 +266,7 @@ impl Rig {
         Rig::new(Setup::default())
     }
 
+    #[allow(clippy::needless_pass_by_value)] // made where it is used
     pub fn new(setup: Setup) -> Rig {
         let network = Network::new(setup.loopback);
         let disk = Disk { bytes: vec![0; SIZE], info: info(setup.block_size), log: Vec::new() };
@@ -279,7 +280,7 @@ impl Rig {
         for i in 0..setup.cores {
             let mut net = network.net();
             let (listener, addr) = net.listen("0.0.0.0:4420".parse().unwrap(), false).unwrap();
-            let mut target = Target::new(CoreId(i), setup.cores, setup.config.clone());
+            let mut target = Target::new(CoreId(i), setup.cores, &setup.config);
             target.listen(listener, addr);
             let volumes = Memory {
                 disk: disk.clone(),
@@ -298,6 +299,7 @@ impl Rig {
             eui64: [2; 8],
             uuid: [3; 16],
             anagrpid: 1,
+            visible: Visibility::All,
         };
         let subsystem = Subsystem {
             nqn: NQN.into(),
@@ -460,12 +462,25 @@ impl Rig {
 
     /// A queue of controller `cntlid` (FFFFh: a new one, for qid 0).
     pub fn queue(&mut self, core: usize, nqn: &str, cntlid: u16, qid: u16, cattr: u8, wish: Digests) -> Queue {
+        self.queue_of(HOST, core, nqn, (cntlid, qid), cattr, wish)
+    }
+
+    /// The same for any host.
+    pub fn queue_of(
+        &mut self,
+        host: &str,
+        core: usize,
+        nqn: &str,
+        (cntlid, qid): (u16, u16),
+        cattr: u8,
+        wish: Digests,
+    ) -> Queue {
         let conn = self.dial(core);
         let ic = self.shake(conn, 0, wish);
         let digests = Digests::from_bits(ic.dgst);
         let sqsize = if qid == 0 { 31 } else { 127 };
         let params = Connect { format: 0, qid, sqsize, cattr, kato: 10_000 };
-        let cqe = self.connect(conn, digests, params, &ConnectData::new(HOSTID, cntlid, nqn, HOST));
+        let cqe = self.connect(conn, digests, params, &ConnectData::new(HOSTID, cntlid, nqn, host));
         assert_eq!(cqe.code(), sc::SUCCESS, "Connect of queue {qid}: result {:x}", cqe.result.get());
         let cntlid = result_cntlid(cqe.result.get());
         assert_eq!(cqe.result.get(), connect_result(cntlid));
@@ -500,13 +515,18 @@ impl Rig {
     /// Sends a command capsule, with its data inside when the SGL says so.
     pub fn submit(&mut self, q: &Queue, sqe: Sqe, data: &[u8]) {
         if sqe.sgl.kind == Sgl::IN_CAPSULE {
-            let align = (u32::from(q.cpda) + 1) * 4;
-            let capsule = CapsuleCmd::with_data(sqe, data.len() as u32, align, q.digests);
-            self.send(q.conn, Head::of(&capsule).bytes());
-            self.send_data(q, data);
+            self.send_capsule(q, sqe, data);
         } else {
             self.send(q.conn, Head::of(&CapsuleCmd::new(sqe, q.digests)).bytes());
         }
+    }
+
+    /// Sends a command capsule with data inside, whatever the SGL says.
+    pub fn send_capsule(&mut self, q: &Queue, sqe: Sqe, data: &[u8]) {
+        let align = (u32::from(q.cpda) + 1) * 4;
+        let capsule = CapsuleCmd::with_data(sqe, data.len() as u32, align, q.digests);
+        self.send(q.conn, Head::of(&capsule).bytes());
+        self.send_data(q, data);
     }
 
     fn send_data(&mut self, q: &Queue, data: &[u8]) {

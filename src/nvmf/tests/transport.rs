@@ -70,6 +70,9 @@ fn the_handshake_agrees_on_what_both_sides_want() {
     rig.finish();
 }
 
+type Lie = fn(&mut Data);
+type Script = fn(u16) -> Vec<Data>;
+
 /// What a host must keep while its data is on the way.
 #[test]
 fn lies_about_data() {
@@ -78,7 +81,6 @@ fn lies_about_data() {
     let mut rig = Rig::new(setup);
     let admin = rig.admin(0, NQN);
     let none = Digests::default();
-    type Lie = fn(&mut Data);
     let cases: [(&str, Lie, Fes, u32); 9] = [
         ("TTAG", |d| d.ttag = (d.ttag.get() ^ 1).into(), Fes::InvalidHeaderField, 10),
         ("TTAG of an earlier use", |d| d.ttag = (d.ttag.get() ^ 0x400).into(), Fes::InvalidHeaderField, 10),
@@ -110,7 +112,6 @@ fn lies_about_data() {
         expect_term(&mut rig, q.conn, none, fes, fei, head.as_bytes(), what);
     }
     // Overlap, late LAST, more than asked, and data nobody asked for.
-    type Script = fn(u16) -> Vec<Data>;
     let cases: [(&str, Script, Fes, u32); 3] = [
         ("overlap", |t| vec![piece(t, 0, 4096, false), piece(t, 0, 4096, false)], Fes::OutOfRange, 0),
         ("late LAST", |t| vec![piece(t, 0, 4096, false), piece(t, 4096, 4096, false)], Fes::InvalidHeaderField, 1),
@@ -141,7 +142,7 @@ fn lies_about_data() {
     rig.send(q.conn, &[0; 512]);
     expect_term(&mut rig, q.conn, none, Fes::InvalidHeaderField, 10, stray.as_bytes(), "never asked for");
     let q = rig.queue(0, NQN, admin.cntlid, 41, 4, none);
-    rig.submit(&q, Sqe::rw(io_op::WRITE, 5, 1, 0, 64, Sgl::in_capsule(16 * 1024 + 16)), &[0; 16 * 1024 + 16]);
+    rig.submit(&q, Sqe::rw(io_op::WRITE, 5, 1, 0, 64, Sgl::in_capsule(16 * 1024 + 16)), &vec![0; 16 * 1024 + 16]);
     expect_term(&mut rig, q.conn, none, Fes::LimitExceeded, 0, &[4, 0, 72, 72, 0x58, 0x40, 0, 0], "capsule");
     rig.cores[0].volumes.mood = Mood::default();
     assert_eq!(rig.command(&admin, Sqe::new(0x18, 900, 0, Sgl::NONE), &[]).0.code(), sc::SUCCESS, "others go on");

@@ -3,7 +3,7 @@
 
 use super::Nothing;
 use super::nvmf::{address_json, identity_json, inert_json, referral_json, transport_json};
-use crate::cluster::{Device, DeviceSpec, FileEngine, Namespace, Node, State, Subsystem};
+use crate::cluster::{Device, DeviceSpec, FileEngine, Namespace, Node, Nqn, State, Subsystem, Visibility};
 use crate::rpc::context::Context;
 use crate::rpc::error::{INVALID_PARAMS, RpcError};
 use crate::rpc::params::params;
@@ -128,6 +128,10 @@ fn subsystem_config(s: &Subsystem, calls: &mut Vec<Value>) {
     }
     for namespace in s.namespaces.values() {
         calls.push(call("nvmf_subsystem_add_ns", json!({"nqn": nqn, "namespace": namespace_config(namespace)})));
+        if let Visibility::Only(hosts) = &namespace.visible {
+            let show = |host: &Nqn| json!({"nqn": nqn, "nsid": namespace.nsid, "host": host.as_str()});
+            calls.extend(hosts.iter().map(|host| call("nvmf_ns_add_host", show(host))));
+        }
     }
     for listener in &s.listeners {
         let params = json!({"nqn": nqn, "listen_address": address_json(listener.addr), "secure_channel": false});
@@ -141,5 +145,6 @@ fn namespace_config(n: &Namespace) -> Value {
         params[name] = value;
     }
     params["anagrpid"] = n.anagrpid.into();
+    params["no_auto_visible"] = matches!(n.visible, Visibility::Only(_)).into();
     params
 }

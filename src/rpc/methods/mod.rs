@@ -2,8 +2,8 @@
 
 pub mod bdev;
 pub mod config;
-pub mod framework;
 pub mod create;
+pub mod framework;
 pub mod hosts;
 pub mod inert;
 pub mod log;

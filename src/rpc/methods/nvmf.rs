@@ -4,6 +4,7 @@ use super::{DONE, TICK_RATE, poll_group};
 use crate::base::CoreId;
 use crate::cluster::{
     Command, Error, Inert, Namespace, NamespaceSpec, Node, Nqn, PollGroupReport, Referral, Subsystem, Transport,
+    Visibility,
 };
 use crate::rpc::context::{Context, nvmf_error};
 use crate::rpc::error::{Dialect, INTERNAL_ERROR, RpcError};
@@ -11,7 +12,7 @@ use crate::rpc::json::Json;
 use crate::rpc::params::{Field, Members, Params, Problem, choice, params};
 use crate::rpc::table::{Answer, Method, When};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use uuid::Uuid;
@@ -63,10 +64,6 @@ params! {
         max_aq_depth: Option<u32>,
         /// Let data PDUs carry the status where the host allows it; true unless given.
         c2h_success: Option<bool>,
-        /// Seconds an Abort waits for its command; 1 unless given.
-        abort_timeout_sec: Option<u32>,
-        /// Listen backlog, 1 to 65535; 100 unless given.
-        acceptor_backlog: Option<u32>,
         /// Protection information: refused.
         dif_insert_or_strip: Option<bool>,
     }
@@ -143,7 +140,7 @@ params! {
         anagrpid: Option<u32>,
         /// A file for reservations: refused.
         ptpl_file: Option<String>,
-        /// Hide it from hosts: refused.
+        /// Show it only to hosts that `nvmf_ns_add_host` names; false unless given.
         no_auto_visible: Option<bool>,
     }
 
@@ -153,6 +150,18 @@ params! {
         nqn: String,
         /// The namespace.
         nsid: u32,
+        /// Another target than the only one: refused.
+        tgt_name: Option<String>,
+    }
+
+    /// Of `nvmf_ns_add_host` and `nvmf_ns_remove_host`.
+    pub struct NsHost {
+        /// The subsystem.
+        nqn: String,
+        /// The namespace; it was added with `no_auto_visible`.
+        nsid: u32,
+        /// The host's NQN.
+        host: Nqn,
         /// Another target than the only one: refused.
         tgt_name: Option<String>,
     }
@@ -265,6 +274,8 @@ pub fn methods<N: Node + 'static>() -> Vec<Method<N>> {
         Method::nvmf("nvmf_delete_subsystem", "Deletes a subsystem with all it has.", delete_subsystem),
         Method::nvmf("nvmf_get_subsystems", "Subsystems; the discovery subsystem first.", get_subsystems),
         Method::nvmf("nvmf_subsystem_remove_ns", "Removes a namespace; the bdev stays.", remove_ns),
+        Method::nvmf("nvmf_ns_add_host", "Shows a namespace to a host.", ns_add_host),
+        Method::nvmf("nvmf_ns_remove_host", "No longer shows a namespace to a host.", ns_remove_host),
         Method::nvmf("nvmf_subsystem_get_controllers", "Controllers of a subsystem.", get_controllers),
         Method::nvmf("nvmf_subsystem_get_qpairs", "Queue pairs of a subsystem.", get_qpairs),
         Method::nvmf("nvmf_get_stats", "Connections and commands per core.", get_stats),
@@ -338,8 +349,6 @@ async fn create_transport<N: Node>(context: Rc<Context<N>>, p: CreateTransport) 
         max_io_size: o.max_io_size.unwrap_or(d.max_io_size),
         max_aq_depth: o.max_aq_depth.unwrap_or(d.max_aq_depth),
         c2h_success: o.c2h_success.unwrap_or(d.c2h_success),
-        abort_timeout_sec: o.abort_timeout_sec.unwrap_or(d.abort_timeout_sec),
-        acceptor_backlog: o.acceptor_backlog.unwrap_or(d.acceptor_backlog),
         inert: p.inert,
     };
     context.control.change(Command::CreateTransport(transport)).await.map(|()| DONE).map_err(nvmf_error)
@@ -354,8 +363,6 @@ pub(super) fn transport_json(t: &Transport) -> Map<String, Value> {
         ("in_capsule_data_size", t.in_capsule_data_size),
         ("max_io_size", t.max_io_size),
         ("max_aq_depth", t.max_aq_depth),
-        ("abort_timeout_sec", t.abort_timeout_sec),
-        ("acceptor_backlog", t.acceptor_backlog),
     ] {
         all.insert(name.to_owned(), value.into());
     }
@@ -453,6 +460,10 @@ fn namespace_json(n: &Namespace, ana: bool) -> Value {
     if ana {
         all["anagrpid"] = n.anagrpid.into();
     }
+    if let Visibility::Only(hosts) = &n.visible {
+        all["no_auto_visible"] = true.into();
+        all["hosts"] = hosts.iter().map(|nqn| json!({"nqn": nqn.as_str()})).collect();
+    }
     all
 }
 
@@ -477,7 +488,6 @@ fn hex(bytes: &[u8]) -> String {
 async fn add_ns<N: Node>(context: Rc<Context<N>>, p: AddNs) -> Answer {
     only_target(p.tgt_name.as_deref())?;
     without(p.namespace.ptpl_file.is_some(), "ptpl_file")?;
-    without(p.namespace.no_auto_visible == Some(true), "no_auto_visible")?;
     let nqn = existing(&context, &p.nqn)?;
     let spec = NamespaceSpec {
         bdev: p.namespace.bdev_name,
@@ -486,6 +496,10 @@ async fn add_ns<N: Node>(context: Rc<Context<N>>, p: AddNs) -> Answer {
         eui64: p.namespace.eui64,
         uuid: p.namespace.uuid,
         anagrpid: p.namespace.anagrpid,
+        visible: match p.namespace.no_auto_visible {
+            Some(true) => Visibility::Only(BTreeSet::new()),
+            _ => Visibility::All,
+        },
     };
     context.control.add_namespace(&nqn, &spec).await.map(Value::from).map_err(nvmf_error)
 }
@@ -494,6 +508,20 @@ async fn remove_ns<N: Node>(context: Rc<Context<N>>, p: RemoveNs) -> Answer {
     only_target(p.tgt_name.as_deref())?;
     let nqn = existing(&context, &p.nqn)?;
     context.control.change(Command::RemoveNamespace(nqn, p.nsid)).await.map(|()| DONE).map_err(nvmf_error)
+}
+
+async fn ns_add_host<N: Node>(context: Rc<Context<N>>, p: NsHost) -> Answer {
+    only_target(p.tgt_name.as_deref())?;
+    let nqn = existing(&context, &p.nqn)?;
+    let command = Command::ShowNamespace(nqn, p.nsid, p.host);
+    context.control.change(command).await.map(|()| DONE).map_err(nvmf_error)
+}
+
+async fn ns_remove_host<N: Node>(context: Rc<Context<N>>, p: NsHost) -> Answer {
+    only_target(p.tgt_name.as_deref())?;
+    let nqn = existing(&context, &p.nqn)?;
+    let command = Command::HideNamespace(nqn, p.nsid, p.host);
+    context.control.change(command).await.map(|()| DONE).map_err(nvmf_error)
 }
 
 async fn get_controllers<N: Node>(context: Rc<Context<N>>, p: Which) -> Answer {

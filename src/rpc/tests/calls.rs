@@ -281,16 +281,55 @@ fn a_saved_configuration_makes_the_same_node() {
         let namespace = json!({"bdev_name": "EE_D", "nsid": 7, "eui64": "0011223344556677"});
         ok(&c, "nvmf_subsystem_add_ns", json!({"nqn": NQN, "namespace": namespace})).await;
         ok(&c, "nvmf_subsystem_add_host", json!({"nqn": NQN, "host": "nqn.2016-06.io.spdk:h"})).await;
+        ok(&c, "bdev_null_create", json!({"name": "N", "num_blocks": 8, "block_size": 512})).await;
+        let hidden = json!({"bdev_name": "N", "nsid": 8, "no_auto_visible": true});
+        ok(&c, "nvmf_subsystem_add_ns", json!({"nqn": NQN, "namespace": hidden})).await;
+        ok(&c, "nvmf_ns_add_host", json!({"nqn": NQN, "nsid": 8, "host": "nqn.2016-06.io.spdk:h"})).await;
         let referral = json!({"trtype": "tcp", "traddr": "::1", "trsvcid": "8009"});
         ok(&c, "nvmf_discovery_add_referral", json!({"address": referral})).await;
         let saved = save(&c).await;
-        assert!(saved.len() == 12, "{saved:?}");
+        assert!(saved.len() == 15, "{saved:?}");
         let again = stopped_on(&MemFile::new(Fuse::of(u64::MAX)), &c.control.node().world);
         again.start().await;
         for entry in &saved {
             ok(&again, entry["method"].as_str().unwrap(), entry["params"].clone()).await;
         }
         assert_eq!(save(&again).await, saved);
+    });
+}
+
+/// Namespaces are shown to hosts one by one where they were added so; saying it twice changes nothing, as with SPDK.
+#[test]
+fn namespaces_are_shown_and_hidden() {
+    on_runtime(async {
+        let c = node().await;
+        furnish(&c).await;
+        ok(&c, "bdev_null_create", json!({"name": "N", "num_blocks": 8, "block_size": 512})).await;
+        let hidden = json!({"bdev_name": "N", "no_auto_visible": true});
+        assert_eq!(ok(&c, "nvmf_subsystem_add_ns", json!({"nqn": NQN, "namespace": hidden})).await, 2);
+        let host = "nqn.2016-06.io.spdk:h";
+        let shown = async || {
+            let all = ok(&c, "nvmf_get_subsystems", json!({"nqn": NQN})).await;
+            assert!(all[0]["namespaces"][0]["hosts"].is_null(), "seen by all");
+            all[0]["namespaces"][1]["hosts"].clone()
+        };
+        assert_eq!(shown().await, json!([]));
+        let params = json!({"nqn": NQN, "nsid": 2, "host": host});
+        for _ in 0..2 {
+            assert_eq!(ok(&c, "nvmf_ns_add_host", params.clone()).await, true);
+            assert_eq!(shown().await, json!([{"nqn": host}]));
+        }
+        for _ in 0..2 {
+            assert_eq!(ok(&c, "nvmf_ns_remove_host", params.clone()).await, true);
+            assert_eq!(shown().await, json!([]));
+        }
+        for (nsid, why) in [(1, "seen by all hosts"), (3, "namespace 3"), (0, "namespace 0")] {
+            let params = json!({"nqn": NQN, "nsid": nsid, "host": host});
+            for method in ["nvmf_ns_add_host", "nvmf_ns_remove_host"] {
+                let (code, message) = call(&c, method, params.clone()).await.expect_err(method);
+                assert!(code == -32602 && message.contains(why), "{nsid}: {message}");
+            }
+        }
     });
 }
 

@@ -56,12 +56,17 @@ spdk_get_version > SPDK v26.09
 rpc_get_methods > nvmf_create_subsystem
 bdev_malloc_create -b M0 64 512 > M0
 bdev_null_create N0 64 4096 > N0
+bdev_null_create N1 64 4096 > N1
 bdev_aio_create /two A0 512 > A0
 bdev_uring_create /disk U0 4096 > U0
 bdev_delay_create -b N0 -d D0 -r 10 -t 20 -w 10 -n 20 > D0
 bdev_delay_update_latency D0 avg_read 15
 bdev_error_create A0
 bdev_error_inject_error EE_A0 read failure -n 3
+bdev_error_inject_error EE_A0 write corrupt_data -n 1 -o 5 -v 7
+bdev_error_inject_error EE_A0 all pending -n 2
+bdev_error_resume_pending EE_A0
+bdev_error_inject_error EE_A0 clear failure
 bdev_lvol_create_lvstore U0 lvs > -
 bdev_lvol_create -l lvs vol 512 -t > -
 bdev_lvol_get_lvstores > total_data_clusters
@@ -76,6 +81,9 @@ nvmf_get_transports > in_capsule_data_size
 nvmf_create_subsystem nqn.2016-06.io.spdk:cnode1 -s POLLUX1 -m 8
 nvmf_subsystem_add_ns nqn.2016-06.io.spdk:cnode1 lvs/vol
 nvmf_subsystem_add_ns nqn.2016-06.io.spdk:cnode1 M0 -n 5
+nvmf_subsystem_add_ns nqn.2016-06.io.spdk:cnode1 N1 -n 6 -i
+nvmf_ns_add_host nqn.2016-06.io.spdk:cnode1 6 nqn.2016-06.io.spdk:seer
+nvmf_get_subsystems > io.spdk:seer
 nvmf_subsystem_add_listener nqn.2016-06.io.spdk:cnode1 -t tcp -a 127.0.0.1 -s 4420
 nvmf_subsystem_add_listener discovery -t tcp -a 127.0.0.1 -s 8009
 nvmf_subsystem_add_host nqn.2016-06.io.spdk:cnode1 nqn.2016-06.io.spdk:host1
@@ -107,6 +115,7 @@ nvmf_discovery_remove_referral -t tcp -a 10.0.0.2 -s 8009
 nvmf_subsystem_remove_host nqn.2016-06.io.spdk:cnode1 nqn.2016-06.io.spdk:host1
 nvmf_subsystem_allow_any_host --no-allow-any-host nqn.2016-06.io.spdk:cnode1
 nvmf_subsystem_remove_listener nqn.2016-06.io.spdk:cnode1 -t tcp -a 127.0.0.1 -s 4420
+nvmf_ns_remove_host nqn.2016-06.io.spdk:cnode1 6 nqn.2016-06.io.spdk:seer
 nvmf_subsystem_remove_ns nqn.2016-06.io.spdk:cnode1 5
 nvmf_delete_subsystem nqn.2016-06.io.spdk:cnode1
 bdev_lvol_rename lvs/vol vol2
@@ -122,6 +131,7 @@ bdev_aio_delete A0
 bdev_delay_delete D0
 bdev_null_resize N0 128
 bdev_null_delete N0
+bdev_null_delete N1
 bdev_malloc_delete M0
 bdev_get_bdevs > []
 ";
