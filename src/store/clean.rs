@@ -27,7 +27,8 @@ const CREDIT_MAX: i64 = 4096;
 
 /// Times a block is read again in one round.
 const REREADS: u8 = 2;
-/// A segment with something that can not be read or verified is tried again after this long, ns.
+/// A segment with something that can not be read or verified is tried again after this long, then after twice as long
+/// each time up to eight times; ns.
 const RETRY_NS: u64 = 1_000_000_000;
 /// Rounds after which a block that can not be read or verified counts as lost.
 const ROUNDS: u8 = 3;
@@ -61,7 +62,7 @@ pub(super) struct Cleaner {
     rounds: u8,
     /// This round has left something behind.
     unfinished: bool,
-    retries: VecDeque<Retry>,
+    retries: Vec<Retry>,
     /// All pages were written anew, because cleaning had no segment left to move blocks to.
     compacted: bool,
     /// Hosts wait for space, and nothing is left that could free any.
@@ -82,7 +83,7 @@ impl Cleaner {
             rereads: 0,
             rounds: 0,
             unfinished: false,
-            retries: VecDeque::with_capacity(RETRIES_MAX),
+            retries: Vec::with_capacity(RETRIES_MAX),
             compacted: false,
             stuck: false,
         }
@@ -209,19 +210,15 @@ impl Slice {
 
     /// A segment whose next round is due, and the rounds before: the medium may read better now.
     fn due_retry(&mut self) -> Option<(SegmentId, u8)> {
-        while let Some(retry) = self.cleaner.retries.front().copied()
-            && retry.due <= self.now
-        {
-            if self.segments.state(retry.segment) == State::Cleaning {
-                // What was moved out of it is not yet applied.
-                return None;
-            }
-            self.cleaner.retries.pop_front();
+        loop {
+            // While a segment is being cleaned, what was moved out of it is not yet applied.
+            let due = |r: &Retry| r.due <= self.now && self.segments.state(r.segment) != State::Cleaning;
+            let at = self.cleaner.retries.iter().position(due)?;
+            let retry = self.cleaner.retries.swap_remove(at);
             if self.segments.clean_again(retry.segment) {
                 return Some((retry.segment, retry.rounds));
             }
         }
-        None
     }
 
     /// Moves the next run of the victim, or ends it; `None` when it must wait.
@@ -233,10 +230,14 @@ impl Slice {
             Step::Ready => self.move_run(&mut walk, q, pool),
             Step::Ended | Step::Damaged => {
                 let damaged = matches!(step, Step::Damaged);
-                self.counters.damaged_headers += u64::from(damaged);
+                self.counters.damaged_headers += u64::from(damaged && self.cleaner.rounds == 0);
+                // One from an earlier life of the segment says nothing any more.
+                self.cleaner.retries.retain(|r| r.segment != walk.segment);
                 if (damaged || self.cleaner.unfinished) && self.cleaner.retries.len() < RETRIES_MAX {
-                    let (due, rounds) = (self.now.after_ns(RETRY_NS), (self.cleaner.rounds + 1).min(ROUNDS));
-                    self.cleaner.retries.push_back(Retry { segment: walk.segment, due, rounds });
+                    let rounds = self.cleaner.rounds;
+                    let due = self.now.after_ns(RETRY_NS << rounds);
+                    let rounds = (rounds + 1).min(ROUNDS);
+                    self.cleaner.retries.push(Retry { segment: walk.segment, due, rounds });
                 }
                 walk.forget(pool);
                 self.cleaner.settling.push_back((walk.segment, self.cleaner.appended));

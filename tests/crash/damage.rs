@@ -18,7 +18,7 @@ fn print(what: &str, v: Verdicts, start: Instant) {
 
 /// Of this many bytes of a structure, one is flipped under a store that is opened and read through; every bit of each
 /// goes through the decoders.
-const OPENED: usize = 64;
+const OPENED: usize = 16;
 
 #[test]
 fn a_flip_in_any_byte_of_a_structure_is_noticed_or_harmless() {

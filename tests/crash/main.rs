@@ -16,6 +16,7 @@ use pollux::sim::{Bench, Failure, Swarm};
 
 /// Crash points unless the environment says otherwise.
 const POINTS: u64 = 5_000;
+const _: () = assert!(POINTS >= 2_000, "a run of the tests tries at least so many");
 
 /// A number from the environment; anything but a number is refused rather than ignored.
 fn setting(name: &str, default: u64) -> u64 {

@@ -35,6 +35,7 @@ fn power_cuts_lose_nothing() {
         t.stops,
         t.checks,
     );
+    assert!(t.points >= wanted);
     if wanted >= 2_000 {
         assert!(t.torn >= 200 && t.doubles >= 200 && t.triples >= 20 && t.reordered >= 200, "too few of a kind: {t:?}");
         assert!(t.answers.full > 0 && t.answers.acked > 1_000 && t.stops > 0, "the workloads are too tame: {t:?}");
