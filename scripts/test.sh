@@ -2,7 +2,7 @@
 # Everything that must hold: format, lints, the crate's tests, the planted bugs, and suites with real processes. Installs what is
 # missing where it may (root); what cannot be had is skipped, with the reason, in the last lines. Exit 0 only when nothing failed.
 #
-#   scripts/test.sh [step...]     steps: fmt clippy build unit planted quickstart idle cores spdk-rpc
+#   scripts/test.sh [step...]     steps: fmt clippy build unit planted quickstart idle cores declared spdk-rpc
 #   spdk-tools kernel-guest kill-loop      (default: all but planted, which is not green yet)
 #
 # KILL_LOOPS (5): how often the node is killed under load. SPDK_DIR: an SPDK build whose programs are used as hosts. Logs stay in target/test-logs.
@@ -10,7 +10,7 @@
 . "$ROOT/scripts/lib-install.sh"
 cd "$ROOT" || exit 1
 export CARGO_TARGET_DIR=$TARGET_DIR
-STEPS=${*:-fmt clippy build unit quickstart idle cores spdk-rpc spdk-tools kernel-guest kill-loop}
+STEPS=${*:-fmt clippy build unit quickstart idle cores declared spdk-rpc spdk-tools kernel-guest kill-loop}
 LOGS=$TARGET_DIR/test-logs; mkdir -p "$LOGS"
 passed=0 failed=0 skipped=0 failures=() skips=()
 note_skip() { skipped=$((skipped + 1)); skips+=("$1"); say "   skipped: $1"; }
@@ -70,6 +70,7 @@ for step in $STEPS; do
       fi ;;
     idle) suite idle 60 ;;
     cores) suite cores 120 ;;
+    declared) suite declared 60 ;;
     spdk-tools) suite spdk-tools 400 ;;
     spdk-rpc)
       REASON=
