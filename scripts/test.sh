@@ -2,7 +2,7 @@
 # Everything that must hold: format, lints, the crate's tests, the planted bugs, and suites with real processes. Installs what is
 # missing where it may (root); what cannot be had is skipped, with the reason, in the last lines. Exit 0 only when nothing failed.
 #
-#   scripts/test.sh [step...]     steps: fmt clippy build unit planted quickstart idle cores spdk-rpc
+#   scripts/test.sh [step...]     steps: fmt clippy build unit planted quickstart idle cores declared spdk-rpc
 #   spdk-tools kernel-guest kill-loop      (default: all)
 #
 # KILL_LOOPS (5): how often the node is killed under load. SPDK_DIR: an SPDK build whose programs are used as hosts. Logs stay in target/test-logs.
@@ -10,7 +10,7 @@
 . "$ROOT/scripts/lib-install.sh"
 cd "$ROOT" || exit 1
 export CARGO_TARGET_DIR=$TARGET_DIR
-STEPS=${*:-fmt clippy build unit planted quickstart idle cores spdk-rpc spdk-tools kernel-guest kill-loop}
+STEPS=${*:-fmt clippy build unit planted quickstart idle cores declared spdk-rpc spdk-tools kernel-guest kill-loop}
 LOGS=$TARGET_DIR/test-logs; mkdir -p "$LOGS"
 passed=0 failed=0 skipped=0 failures=() skips=()
 note_skip() { skipped=$((skipped + 1)); skips+=("$1"); say "   skipped: $1"; }
@@ -59,7 +59,7 @@ for step in $STEPS; do
   say "== $step"
   case $step in
     fmt) if has_cargo fmt; then whole fmt cargo fmt --check; else note_skip "fmt: cargo fmt is not installed"; fi ;;
-    clippy) if has_cargo clippy; then whole clippy cargo clippy --all-targets; else note_skip "clippy: cargo clippy is not installed"; fi ;;
+    clippy) if has_cargo clippy; then whole clippy cargo clippy --all-targets -- -D warnings; else note_skip "clippy: cargo clippy is not installed"; fi ;;
     build) whole build cargo build --release || break ;;
     unit) cargo_tests unit test --release --no-fail-fast ;;
     planted) cargo_tests planted test --release --no-fail-fast --features planted-bugs planted ;;
@@ -70,6 +70,7 @@ for step in $STEPS; do
       fi ;;
     idle) suite idle 60 ;;
     cores) suite cores 120 ;;
+    declared) suite declared 60 ;;
     spdk-tools) suite spdk-tools 400 ;;
     spdk-rpc)
       REASON=

@@ -339,9 +339,11 @@ impl<C: Carrier> Node for LocalNode<C> {
 
     async fn wipe_store(&self, device: VolumeId, uuid: Uuid) -> Result<(), NodeError> {
         let medium = self.inner.borrow().devices.get(device)?.medium.clone();
-        match stores::probe(&medium)? {
-            Some(found) if found.uuid == uuid => stores::wipe(&medium, found.slices),
-            _ => Ok(()),
+        match stores::probe(&medium) {
+            Ok(Some(found)) if found.uuid == uuid => stores::wipe(&medium, found.slices),
+            // What can not be read is not known to be that store, and is kept.
+            Ok(_) | Err(NodeError::Newer { .. } | NodeError::Damaged(_)) => Ok(()),
+            Err(e) => Err(e),
         }
     }
 

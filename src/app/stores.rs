@@ -13,7 +13,7 @@ use crate::cluster::{NodeError, ScrubReport, StoreSummary, StoreUsage, Volume, V
 use crate::device::{AnyQueue, Medium, Op, OpKind};
 use crate::mem::Pool;
 use crate::repl::{StoreId, place};
-use crate::store::{self, Limits, Outcome, Phase, Slice, SliceConfig, Usage, VolumeMeta};
+use crate::store::{self, FormatError, Limits, Outcome, Phase, Slice, SliceConfig, Usage, VolumeMeta};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -95,7 +95,17 @@ fn head(medium: &Medium) -> Result<Option<store::Probed>, NodeError> {
         let len = store::PROBE_BYTES as u64;
         run(Op { kind: OpKind::Read, offset: 0, len, buf: Some(buf), at: 0, token: 0 })
     })??;
-    Ok(store::probe(&head.expect("a read brings its buffer")).ok())
+    match store::probe(&head.expect("a read brings its buffer")) {
+        Ok(found) => Ok(Some(found)),
+        Err(FormatError::Short | FormatError::Magic) => Ok(None),
+        // These are stores, and must not be taken for a device that is free.
+        Err(FormatError::Version { found }) => {
+            Err(NodeError::Newer { found: u32::from(found), known: u32::from(store::VERSION) })
+        }
+        Err(FormatError::Checksum | FormatError::Stranger | FormatError::Field) => {
+            Err(NodeError::Damaged("every copy of its superblock"))
+        }
+    }
 }
 
 /// The name of a store whose superblock carries one that this control plane would not hand out.

@@ -348,7 +348,8 @@ pub trait Node {
     /// Lets operations that [`FaultKind::Hang`] holds go on, and holds no further ones.
     async fn release_pending(&self, id: VolumeId) -> Result<(), NodeError>;
 
-    /// Reads a device's first blocks: is there a store on it? `Ok(None)`: no.
+    /// Reads a device's first blocks: is there a store on it? `Ok(None)`: no. A store that can not be read is an error
+    /// ([`NodeError::Newer`], [`NodeError::Damaged`]).
     async fn probe_store(&self, device: VolumeId) -> Result<Option<StoreSummary>, NodeError>;
     /// Writes an empty store over the device and opens it. A crash in the middle leaves no store.
     async fn format_store(&self, device: VolumeId, uuid: Uuid, name: &StoreName) -> Result<(), NodeError>;

@@ -46,7 +46,7 @@ mod write;
 pub use config::{Limits, PROBE_BYTES, Probed, SliceConfig, StoreName, layout, probe};
 pub use error::{Damage, StoreError};
 pub use format::batch::Stamp;
-pub use format::{FormatError, Name, VolumeMeta};
+pub use format::{FormatError, Name, VERSION, VolumeMeta};
 pub use request::{Ended, Io, Outcome, Phase};
 pub use scrub::ScrubProgress;
 pub use slice::Slice;

@@ -55,7 +55,8 @@ pub struct DeclaredStore {
     pub name: StoreName,
     /// The device it is on.
     pub bdev: String,
-    /// Make it when the device carries none, whatever else is on the device.
+    /// Make it when the device carries none, whatever else is on the device. A store that is there and can not be opened
+    /// is never written over.
     pub format: bool,
 }
 
@@ -136,7 +137,13 @@ impl<N: Node> Control<N> {
         if !store.format {
             return Err(Error::Conflict { field: "format", why: "is not true, and the bdev carries no store" });
         }
-        self.create_store(&store.bdev, store.name.clone()).await.map(drop)
+        match self.node().probe_store(device.id).await {
+            Ok(None) => self.create_store(&store.bdev, store.name.clone()).await.map(drop),
+            Ok(Some(_)) => {
+                Err(Error::Conflict { field: "format", why: "is not for a bdev whose store could not be opened" })
+            }
+            Err(source) => Err(Error::Node { what: "examine bdev", object: store.bdev.clone(), source }),
+        }
     }
 
     async fn declare_volume(&self, volume: &DeclaredVolume) -> Result<(), Error> {

@@ -184,13 +184,19 @@ impl<N: Node> Control<N> {
     async fn wipe(&self, store: Uuid) -> Result<bool, NodeError> {
         let state = self.state();
         let open: Vec<VolumeId> = self.devices.borrow().keys().copied().collect();
+        let mut unread = None;
         for device in open.into_iter().filter(|d| state.claim(*d).is_none()) {
-            if self.node.probe_store(device).await?.is_some_and(|found| found.uuid == store) {
-                self.node.wipe_store(device, store).await?;
-                return Ok(true);
+            match self.node.probe_store(device).await {
+                Ok(Some(found)) if found.uuid == store => {
+                    self.node.wipe_store(device, store).await?;
+                    return Ok(true);
+                }
+                // What can not be told to be this store is not; a device that failed may carry it.
+                Ok(_) | Err(NodeError::Newer { .. } | NodeError::Damaged(_)) => {}
+                Err(e) => unread = Some(e),
             }
         }
-        Ok(false)
+        unread.map_or(Ok(false), Err)
     }
 
     /// Deletes a store, its volumes and their namespaces, and wipes its device.

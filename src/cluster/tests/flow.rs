@@ -247,6 +247,37 @@ fn what_is_declared_is_made_once_and_left_alone() {
     assert_eq!(machine.control.state().generation(), before.generation() + 1);
 }
 
+/// `format = true` stays in a configuration file for ever: it must never cost a store that is there.
+#[test]
+fn a_declared_store_is_not_made_over_one_that_can_not_be_opened() {
+    let machine = furnished();
+    let uuid = machine.control.bdev("lvs/vol").unwrap().uuid();
+    let fuse = Fuse::of(u64::MAX);
+    let other = Machine::boot(MemFile::new(fuse.clone()), fuse, machine.world.clone());
+    let c = &other.control;
+    for n in 0..2 {
+        let malloc = DeviceSpec::Malloc { block_size: 512, blocks: 8 };
+        now(c.create_device(bdev(&format!("M{n}")), None, malloc)).unwrap();
+    }
+    now(c.create_device(bdev("disk"), None, file("/disk"))).unwrap();
+    let declared = Declared {
+        stores: vec![DeclaredStore { name: store("fresh"), bdev: "disk".into(), format: true }],
+        ..Declared::default()
+    };
+    let refused = now(c.declare(&declared));
+    assert!(matches!(refused[..], [(_, Error::Conflict { field: "format", .. })]), "{refused:?}");
+    for source in [NodeError::Damaged("superblock"), NodeError::Newer { found: 9, known: 1 }] {
+        *c.node().fail.borrow_mut() = Some(("probe_store", source));
+        let refused = now(c.declare(&declared));
+        assert!(matches!(&refused[..], [(_, Error::Node { source: s, .. })] if *s == source), "{refused:?}");
+    }
+    assert!(!c.node().calls.borrow().iter().any(|call| call == "format_store"));
+    now(c.delete_device("disk", "a file", |_| true)).unwrap();
+    now(c.delete_device("M1", "a RAM disk", |_| true)).unwrap();
+    now(c.create_device(bdev("disk"), None, file("/disk"))).unwrap();
+    assert_eq!(c.bdev("lvs/vol").unwrap().uuid(), uuid, "it is still there");
+}
+
 #[test]
 fn a_store_from_another_node_is_taken_over_unless_its_ids_are_in_use() {
     let machine = furnished();
