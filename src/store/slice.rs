@@ -102,7 +102,7 @@ impl Slice {
             superblock: None,
             port: Port::new(cfg.offset, cfg.token_tag, ops),
             log: Log::new(id, geometry, l, rules, &resume),
-            index: Index::new(Room { leaves: 0, slack: 0, volumes: 0 }),
+            index: Index::new(Room { leaves: 0, slack: 0, volumes: 0, blocks: 0 }),
             segments: Segments::new(Geometry { segment_blocks: 16, segments: 0 }, rules),
             reads: Reads::new(l),
             staging: Staging::new(l),
@@ -129,8 +129,9 @@ impl Slice {
         let slack = (usize::from(l.batches) + STREAMS) * self.cfg.payload_max() as usize;
         let auto = geometry.blocks().div_ceil(512) * 5 / 4 + 4096;
         let leaves = if l.index_bytes == 0 { auto } else { l.index_bytes / BLOCK as u64 };
+        let blocks = u64::from(geometry.end().0);
         self.geometry = geometry;
-        self.index = Index::new(Room { leaves: leaves as usize, slack, volumes: usize::from(l.volumes) });
+        self.index = Index::new(Room { leaves: leaves as usize, slack, volumes: usize::from(l.volumes), blocks });
         self.segments = Segments::new(geometry, self.rules);
     }
 
