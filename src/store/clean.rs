@@ -9,7 +9,6 @@ use super::format::batch::{Described, Kind};
 use super::format::{SegmentId, Stream};
 use super::segments::State;
 use super::slice::Slice;
-use super::space::dense_blocks;
 use super::token::Purpose;
 use super::walk::{Live, Step, Walk};
 use super::window::View;
@@ -148,7 +147,7 @@ impl Slice {
         if self.segments.free() + coming >= self.reserve() + self.clean_margin() {
             return false;
         }
-        let live_max = dense_blocks(&self.geometry, self.cfg.payload_max()) - 1;
+        let live_max = self.dense - 1;
         self.retry_damaged();
         let Some(victim) = self.segments.pick(self.log.segment_clock(), live_max) else { return false };
         let walk = match self.cleaner.idle.take() {
