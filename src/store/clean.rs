@@ -89,7 +89,7 @@ impl Cleaner {
 impl Slice {
     /// Free segments that cleaning tries to keep beyond the reserve.
     fn clean_margin(&self) -> u32 {
-        (self.geometry.segments / 256).clamp(3, 64)
+        (self.geometry.segments / 1024).clamp(3, 64)
     }
 
     pub(super) fn step_cleaner<Q: Queue>(&mut self, q: &mut Q, pool: &mut Pool) -> bool {
