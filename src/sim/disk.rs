@@ -2,7 +2,9 @@
 //! medium forgets what was not flushed when the power goes.
 //!
 //! Every operation is executed (it takes effect on the cache) and later delivered (its submitter hears of it), two
-//! separate points in time. In the memory pace reads and writes end in the call, as on RAM.
+//! separate points in time. In the memory pace reads and writes end in the call, as on RAM. As every device of this
+//! crate does, it answers everybody with `Dead` once a flush has failed, because what that flush should have covered
+//! may be gone.
 
 use super::fault::Fault;
 use super::medium::Piece;
@@ -104,6 +106,8 @@ pub struct Disk {
     trace: Trace,
     stats: DiskStats,
     dead: bool,
+    /// A flush failed: whatever ends from then on ends with `Dead`, for all who use the disk.
+    flush_failed: bool,
 }
 
 impl Disk {
@@ -136,6 +140,7 @@ impl Disk {
             trace: Trace::new(),
             stats: DiskStats::default(),
             dead: false,
+            flush_failed: false,
         }
     }
 
@@ -365,7 +370,10 @@ impl Disk {
             }
             OpKind::Flush => match fault {
                 Some(Fault::LyingFlush) => {}
-                Some(Fault::Error) => self.event(Event::Doom(barrier)),
+                Some(Fault::Error) => {
+                    self.flush_failed = true;
+                    self.event(Event::Doom(barrier));
+                }
                 _ => self.event(Event::Flush(barrier)),
             },
             OpKind::Write | OpKind::WriteZeroes | OpKind::Discard => self.event(Event::Execute(seq)),
@@ -375,7 +383,7 @@ impl Disk {
     fn deliver(&mut self, index: usize) -> Done {
         let flight = self.flights.swap_remove(index);
         let changes = !matches!(flight.op.kind, OpKind::Read | OpKind::Flush);
-        let result = if self.dead {
+        let result = if self.dead || self.flush_failed {
             Err(DeviceError::Dead)
         } else if flight.fault == Some(Fault::Error) {
             Err(DeviceError::Media)
@@ -469,7 +477,7 @@ impl Queue for Disk {
         if self.options.pace != Pace::Memory {
             return None;
         }
-        if self.dead {
+        if self.dead || self.flush_failed {
             return Some(Err(DeviceError::Dead));
         }
         assert!(offset + into.len() as u64 <= self.caps.size, "a read past the end of the device");
@@ -488,7 +496,7 @@ impl Queue for Disk {
         if self.options.pace != Pace::Memory {
             return None;
         }
-        if self.dead {
+        if self.dead || self.flush_failed {
             return Some(Err(DeviceError::Dead));
         }
         assert!(offset + from.len() as u64 <= self.caps.size, "a write past the end of the device");

@@ -1,8 +1,10 @@
 //! How a run fails: a broken promise of the store, or of the code around it.
 
 use super::oracle::Violation;
+use super::sweep::Part;
 use crate::base::Status;
 use crate::store::StoreError;
+use crate::store::format::Addr;
 use crate::store::fsck::{Finding, NoStore};
 use std::fmt;
 
@@ -35,6 +37,17 @@ pub enum Failure {
     },
     /// The offline checker finds damage where there is none.
     Fsck(Finding),
+    /// A decoder takes a block with one bit inverted for a sound one.
+    Unnoticed {
+        /// What the block is.
+        part: Part,
+        /// Where it is.
+        addr: Addr,
+        /// Which byte.
+        byte: usize,
+        /// Which bit of it.
+        bit: u32,
+    },
     /// The offline checker finds no store where there is one.
     NoStore(NoStore),
     /// The offline checker finds nothing, although the store refused or could not read something.
@@ -66,6 +79,9 @@ impl fmt::Display for Failure {
                 write!(f, "nothing moves: {requests} requests and {operations} device operations wait; {state}")
             }
             Failure::Fsck(finding) => write!(f, "fsck finds damage: {finding}"),
+            Failure::Unnoticed { part, addr, byte, bit } => {
+                write!(f, "bit {bit} of byte {byte} of the {part:?} at block {} may flip unnoticed", addr.0)
+            }
             Failure::NoStore(why) => write!(f, "fsck: {why}"),
             Failure::FsckBlind(Some(e)) => write!(f, "fsck finds nothing, the store: {e}"),
             Failure::FsckBlind(None) => write!(f, "fsck finds nothing, the store media errors"),

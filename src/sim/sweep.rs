@@ -10,9 +10,12 @@ use super::run::Bench;
 use super::swarm::Swarm;
 use super::{Image, SECTOR, Trust};
 use crate::base::BLOCK;
+use crate::base::crc::crc32c;
 use crate::base::rng::Rng;
+use crate::store::format::batch::Kind;
+use crate::store::format::page::decode_manifest;
 use crate::store::format::superblock::SLOTS;
-use crate::store::format::{Addr, Geometry, Header, LogId, SegmentId};
+use crate::store::format::{Addr, Geometry, Header, LogId, SegmentId, Superblock};
 
 /// What a block of the medium is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -56,18 +59,34 @@ pub struct Specimen {
     image: Image,
     older: Vec<Image>,
     host: Host,
-    /// Every block in use, by what it is.
-    pub parts: Vec<(Part, Addr)>,
+    /// Every block in use.
+    found: Vec<Found>,
+}
+
+/// A block in use.
+#[derive(Clone, Copy)]
+struct Found {
+    part: Part,
+    addr: Addr,
+    /// CRC32C by the record that describes it; superblocks and headers carry their own.
+    crc: u32,
+    manifest: bool,
 }
 
 impl Specimen {
     /// The blocks of one kind, with their places.
     pub fn blocks(&self, part: Part) -> impl Iterator<Item = (Addr, Vec<u8>)> {
-        self.parts.iter().filter(move |(p, _)| *p == part).map(|(_, addr)| {
-            let mut block = vec![0; BLOCK];
-            self.image.read(byte_of(*addr), &mut block);
-            (*addr, block)
-        })
+        self.of(part).map(|found| (found.addr, self.block(found.addr)))
+    }
+
+    fn of(&self, part: Part) -> impl Iterator<Item = &Found> {
+        self.found.iter().filter(move |found| found.part == part)
+    }
+
+    fn block(&self, addr: Addr) -> Vec<u8> {
+        let mut block = vec![0; BLOCK];
+        self.image.read(byte_of(addr), &mut block);
+        block
     }
 }
 
@@ -102,22 +121,28 @@ impl Bench {
         }
         drive.verify()?;
         let image = self.off(node, &mut host)?.medium.durable().clone();
-        let parts = parts(&image, &swarm);
-        Ok(Specimen { swarm, image, older, host, parts })
+        let found = find(&image, &swarm);
+        Ok(Specimen { swarm, image, older, host, found })
     }
 
     /// Inverts one bit in each `stride`-th byte of every block of this kind.
     pub fn sweep_bits(&mut self, specimen: &Specimen, part: Part, stride: usize) -> Result<Verdicts, Failure> {
         let mut rng = Rng::new(specimen.swarm.seed ^ 0xb175);
         let mut verdicts = Verdicts::default();
-        for (number, (_, addr)) in specimen.parts.iter().filter(|(p, _)| *p == part).enumerate() {
+        for (number, found) in specimen.of(part).enumerate() {
             for byte in (number % stride..BLOCK).step_by(stride) {
                 let mut image = specimen.image.clone();
-                image.flip(byte_of(*addr) + byte as u64, 1 << rng.below(8));
+                image.flip(byte_of(found.addr) + byte as u64, 1 << rng.below(8));
                 verdicts.add(self.judge(specimen, &image, &mut rng)?);
             }
         }
         Ok(verdicts)
+    }
+
+    /// Inverts every bit of every block of this kind, one at a time: what decodes it must refuse it. Gives the number
+    /// of bits.
+    pub fn sweep_decoders(&mut self, specimen: &Specimen, part: Part) -> Result<u64, Failure> {
+        specimen.of(part).map(|found| flip_all(found, &mut specimen.block(found.addr))).sum()
     }
 
     /// Zeroes, swaps and sets back every 512-byte sector of every structure, and every structure as a whole.
@@ -125,7 +150,7 @@ impl Bench {
         let mut rng = Rng::new(specimen.swarm.seed ^ 0x5ec7);
         let mut verdicts = Verdicts::default();
         let structures: Vec<Addr> =
-            specimen.parts.iter().filter(|(p, _)| *p != Part::Payload).map(|(_, addr)| *addr).collect();
+            specimen.found.iter().filter(|found| found.part != Part::Payload).map(|found| found.addr).collect();
         for addr in &structures {
             let other = byte_of(structures[rng.below(structures.len() as u64) as usize]);
             let whole = (byte_of(*addr), BLOCK);
@@ -198,10 +223,33 @@ fn byte_of(addr: Addr) -> u64 {
     u64::from(addr.0) * BLOCK as u64
 }
 
+const ID: LogId = LogId { store: STORE, slice: 0 };
+
+/// Inverts each bit of a structure in turn: whoever decodes the block must refuse it. Gives the number of bits.
+fn flip_all(found: &Found, block: &mut [u8]) -> Result<u64, Failure> {
+    let taken = |block: &[u8]| match found.part {
+        Part::Superblock => Superblock::decode(block).is_ok(),
+        Part::Header => Header::decode(block, &ID, found.addr).is_ok(),
+        Part::Page if found.manifest => decode_manifest(block, found.crc, &ID).is_ok(),
+        Part::Page | Part::Payload => crc32c(block) == found.crc,
+    };
+    assert!(taken(block), "the {:?} at block {} is sound", found.part, found.addr.0);
+    for byte in 0..BLOCK {
+        for bit in 0..8 {
+            block[byte] ^= 1 << bit;
+            if taken(block) {
+                return Err(Failure::Unnoticed { part: found.part, addr: found.addr, byte, bit });
+            }
+            block[byte] ^= 1 << bit;
+        }
+    }
+    Ok(8 * BLOCK as u64)
+}
+
 /// Walks a slice at the start of `image` and lists what lies where.
-fn parts(image: &Image, swarm: &Swarm) -> Vec<(Part, Addr)> {
-    let mut parts: Vec<_> = SLOTS.iter().flatten().map(|n| (Part::Superblock, Addr(*n))).collect();
-    let id = LogId { store: STORE, slice: 0 };
+fn find(image: &Image, swarm: &Swarm) -> Vec<Found> {
+    let own = |part, addr| Found { part, addr, crc: 0, manifest: false };
+    let mut all: Vec<_> = SLOTS.iter().flatten().map(|n| own(Part::Superblock, Addr(*n))).collect();
     let geometry = Geometry::new(swarm.slice_bytes, u64::from(swarm.limits.segment_bytes)).expect("a drawn size fits");
     let mut block = vec![0; BLOCK];
     for segment in 0..geometry.segments {
@@ -210,15 +258,17 @@ fn parts(image: &Image, swarm: &Swarm) -> Vec<(Part, Addr)> {
         let mut at = start;
         while at < end {
             image.read(byte_of(at), &mut block);
-            let Ok(header) = Header::decode(&block, &id, at) else { break };
-            parts.push((Part::Header, at));
+            let Ok(header) = Header::decode(&block, &ID, at) else { break };
+            all.push(own(Part::Header, at));
             for record in header.records(&block) {
                 let part = if record.kind.is_page() { Part::Page } else { Part::Payload };
                 let first = at.plus(1 + record.payload_at);
-                parts.extend((0..record.kind.payload(record.count)).map(|n| (part, first.plus(n))));
+                let manifest = record.kind == Kind::Manifest;
+                let found = |n| Found { part, addr: first.plus(n), crc: record.crc(n), manifest };
+                all.extend((0..record.kind.payload(record.count)).map(found));
             }
             at = at.plus(header.blocks());
         }
     }
-    parts
+    all
 }

@@ -128,6 +128,19 @@ impl Slice {
         Outcome::Pending
     }
 
+    /// Asks for a checkpoint that writes every page anew, next to each other, so that segments with a few live pages each
+    /// become free.
+    pub(super) fn compact_pages(&mut self) {
+        let mut cursor = Cursor::START;
+        while let Some((slot, here)) = self.next_dir(cursor, false) {
+            self.index.touch_dir(slot, here.dir);
+            let first = here.dir as u64 * CHUNK_BLOCKS;
+            (first..first + CHUNK_BLOCKS).for_each(|chunk| self.index.touch_leaf(slot, chunk));
+            cursor = Cursor { slot: here.slot, dir: here.dir + 1, at: 0 };
+        }
+        (self.checkpoint.hasten, self.checkpoint.stale_pages) = (true, true);
+    }
+
     /// Takes the checkpoint a bounded step further, or starts one when it is due.
     pub(super) fn step_checkpoint<Q: Queue>(&mut self, q: &mut Q, pool: &mut Pool) -> bool {
         let hurry = !self.checkpoint.waiting.is_empty() || self.checkpoint.hasten;
@@ -211,17 +224,19 @@ impl Slice {
         let mut cursor = from;
         while let Some((slot, here)) = self.next_dir(cursor, false) {
             cursor = here;
-            let dir = self.index.dir(slot, here.dir).expect("found a moment ago");
-            if here.at == 0 && !dir.any_dirty() && !dir.lost_leaf {
-                cursor = Cursor { dir: here.dir + 1, ..here };
-                continue;
+            let dir = self.index.dir_mut(slot, here.dir).expect("found a moment ago");
+            if here.at == 0 {
+                // Cleared before the pages are looked at: a leaf lost behind the cursor is for the next checkpoint.
+                let lost_leaf = std::mem::take(&mut dir.lost_leaf);
+                if !dir.any_dirty() && !lost_leaf {
+                    cursor = Cursor { dir: here.dir + 1, ..here };
+                    continue;
+                }
             }
             if !self.write_dir_leaves(slot, &mut cursor, pages, q, pool) {
                 self.checkpoint.stage = Stage::Leaves(cursor);
                 return;
             }
-            let dir = self.index.dir_mut(slot, here.dir).expect("found a moment ago");
-            dir.lost_leaf = false;
             cursor = Cursor { slot: here.slot, dir: here.dir + 1, at: 0 };
         }
         self.checkpoint.stage = Stage::Dirs(Cursor::START);
@@ -249,7 +264,12 @@ impl Slice {
                     return false;
                 }
                 let chunk = cursor.dir as u64 * CHUNK_BLOCKS + at as u64;
-                let Some(page) = self.append_leaf(slot, chunk, q, pool) else { return false };
+                let page = if self.forgets_leaf() {
+                    None
+                } else {
+                    let Some(page) = self.append_leaf(slot, chunk, q, pool) else { return false };
+                    Some(page)
+                };
                 *pages -= 1;
                 let dir = self.index.dir_mut(slot, cursor.dir).expect("the caller found it");
                 if let Some(page) = page {
@@ -263,12 +283,14 @@ impl Slice {
         true
     }
 
-    /// `None`: no room now. `Some(None)`: a planted bug forgot it.
-    fn append_leaf<Q: Queue>(&mut self, slot: Slot, chunk: u64, q: &mut Q, pool: &mut Pool) -> Option<Option<Entry>> {
+    /// Planted bug: every third leaf is left out.
+    fn forgets_leaf(&mut self) -> bool {
         self.checkpoint.forget += 1;
-        if self.rules.breaks(Planted::ForgetLeaf) && self.checkpoint.forget.is_multiple_of(3) {
-            return Some(None);
-        }
+        self.rules.breaks(Planted::ForgetLeaf) && self.checkpoint.forget.is_multiple_of(3)
+    }
+
+    /// `None` when there is no room for it now.
+    fn append_leaf<Q: Queue>(&mut self, slot: Slot, chunk: u64, q: &mut Q, pool: &mut Pool) -> Option<Entry> {
         let volume = self.index.volume(slot).meta.id;
         let batch = self.open_meta(q, pool)?;
         let leaf = self.index.leaf(slot, chunk).expect("a dirty leaf exists");
@@ -278,7 +300,7 @@ impl Slice {
         tail.copy_from_slice(&crc.to_le_bytes());
         self.segments.add(addr, 1);
         self.counters.page_blocks += 1;
-        Some(Some(Entry { addr, crc }))
+        Some(Entry { addr, crc })
     }
 
     /// An open batch of the meta stream with room for a page.

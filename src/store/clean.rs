@@ -2,8 +2,9 @@
 //! up free segments and no faster, because waiting lets more blocks die by themselves. Checkpoint pages are not moved:
 //! they are written anew by the next checkpoint.
 //!
-//! What stays true: a block is moved only after its checksum was verified; one that can not be read or verified is
-//! marked as lost, counted, and answers with a media error until it is written again.
+//! What stays true: a block is moved only after its checksum was verified. What can not be read or verified stays where
+//! it is, and its segment is tried again later; only after several such rounds it is marked as lost, counted, and
+//! answers with a media error until it is written again.
 
 use super::format::batch::{Described, Kind};
 use super::format::{SegmentId, Stream};
@@ -23,12 +24,22 @@ const HURRY: i64 = 512;
 /// Credit that may pile up.
 const CREDIT_MAX: i64 = 4096;
 
-/// Times a block is read again before it counts as lost.
+/// Times a block is read again in one round.
 const REREADS: u8 = 2;
-/// A segment that could not be cleaned, because a header in it is damaged, is tried again after this long, ns.
+/// A segment with something that can not be read or verified is tried again after this long, ns.
 const RETRY_NS: u64 = 1_000_000_000;
-/// So many of them are remembered.
-const DAMAGED_MAX: usize = 256;
+/// Rounds after which a block that can not be read or verified counts as lost.
+const ROUNDS: u8 = 3;
+/// So many of these segments are remembered.
+const RETRIES_MAX: usize = 256;
+
+/// A segment that could not be cleaned, because something in it can not be read or verified.
+#[derive(Clone, Copy)]
+struct Retry {
+    segment: SegmentId,
+    due: Time,
+    rounds: u8,
+}
 
 /// The cleaner of a slice.
 pub(super) struct Cleaner {
@@ -45,8 +56,13 @@ pub(super) struct Cleaner {
     hot_blocks: u64,
     hurry: bool,
     rereads: u8,
-    /// Segments with a damaged header, and when they may be tried again.
-    damaged: VecDeque<(SegmentId, Time)>,
+    /// Rounds through the segment under way that left something behind.
+    rounds: u8,
+    /// This round has left something behind.
+    unfinished: bool,
+    retries: VecDeque<Retry>,
+    /// All pages were written anew, because cleaning had no segment left to move blocks to.
+    compacted: bool,
     /// Hosts wait for space, and nothing is left that could free any.
     pub stuck: bool,
 }
@@ -63,7 +79,10 @@ impl Cleaner {
             hot_blocks: 0,
             hurry: false,
             rereads: 0,
-            damaged: VecDeque::with_capacity(DAMAGED_MAX),
+            rounds: 0,
+            unfinished: false,
+            retries: VecDeque::with_capacity(RETRIES_MAX),
+            compacted: false,
             stuck: false,
         }
     }
@@ -111,9 +130,8 @@ impl Slice {
         let mut work = false;
         while self.cleaner.credit > 0 {
             if self.cleaner.walk.is_none() && !self.pick_victim() {
-                // No segment is worth cleaning, none is on its way to be free, and no checkpoint would free one.
-                let coming = self.segments.waiting() + self.segments.draining() + self.cleaner.settling.len() as u32;
-                self.cleaner.stuck = free <= reserve && coming == 0 && !self.checkpoint.is_running();
+                // No segment is worth cleaning.
+                self.cleaner.stuck = free <= reserve && self.nothing_comes();
                 break;
             }
             match self.clean_some(q, pool) {
@@ -122,7 +140,32 @@ impl Slice {
             }
             work = true;
         }
+        self.relieve();
         work
+    }
+
+    /// True when no segment is on its way to be free, and a checkpoint would free none.
+    fn nothing_comes(&self) -> bool {
+        let damaged = |r: &&Retry| self.segments.state(r.segment) == State::Draining;
+        let damaged = self.cleaner.retries.iter().filter(damaged).count() as u32;
+        let coming = self.segments.waiting() + self.segments.draining() - damaged;
+        coming == 0 && self.cleaner.settling.is_empty() && !self.checkpoint.is_running() && self.trims.is_empty()
+    }
+
+    /// A victim waits for a segment to move its blocks to, and none comes: pages of the checkpoint that lie scattered are
+    /// brought together. When that was done and did not help, hosts must not wait any more.
+    fn relieve(&mut self) {
+        let needy = self.cleaner.walk.is_some() && self.log.needs_segment(Stream::Cold);
+        if !needy || self.segments.free() > self.reserve_for_checkpoint() {
+            self.cleaner.compacted &= self.segments.free() <= self.reserve();
+        } else if self.nothing_comes() {
+            if self.cleaner.compacted {
+                self.cleaner.stuck = true;
+            } else {
+                self.cleaner.compacted = true;
+                self.compact_pages();
+            }
+        }
     }
 
     /// Lets cleaning keep pace with the hosts: for each block they write, as many are moved as it takes to free one.
@@ -136,7 +179,7 @@ impl Slice {
         let urgency = 100 + 100 * u64::from(short) / u64::from(margin);
         let credit = (written * u64::from(live.max(1)) * urgency).div_ceil(dead * 100);
         let c = &mut self.cleaner;
-        c.credit = (c.credit + credit as i64).min(CREDIT_MAX);
+        c.credit = c.credit.saturating_add_unsigned(credit).min(CREDIT_MAX);
         if c.hurry {
             c.credit = c.credit.max(HURRY);
         }
@@ -148,8 +191,10 @@ impl Slice {
             return false;
         }
         let live_max = self.dense - 1;
-        self.retry_damaged();
-        let Some(victim) = self.segments.pick(self.log.segment_clock(), live_max) else { return false };
+        let retry = self.due_retry();
+        let picked = retry.or_else(|| Some((self.segments.pick(self.log.segment_clock(), live_max)?, 0)));
+        let Some((victim, rounds)) = picked else { return false };
+        (self.cleaner.rounds, self.cleaner.unfinished) = (rounds, false);
         let walk = match self.cleaner.idle.take() {
             Some(mut walk) => {
                 walk.restart(victim);
@@ -161,14 +206,21 @@ impl Slice {
         true
     }
 
-    /// Puts a segment whose header was damaged back among those that may be picked: the medium may read better now.
-    fn retry_damaged(&mut self) {
-        if let Some((segment, due)) = self.cleaner.damaged.front().copied()
-            && due <= self.now
+    /// A segment whose next round is due, and the rounds before: the medium may read better now.
+    fn due_retry(&mut self) -> Option<(SegmentId, u8)> {
+        while let Some(retry) = self.cleaner.retries.front().copied()
+            && retry.due <= self.now
         {
-            self.cleaner.damaged.pop_front();
-            self.segments.undrain(segment);
+            if self.segments.state(retry.segment) == State::Cleaning {
+                // What was moved out of it is not yet applied.
+                return None;
+            }
+            self.cleaner.retries.pop_front();
+            if self.segments.clean_again(retry.segment) {
+                return Some((retry.segment, retry.rounds));
+            }
         }
+        None
     }
 
     /// Moves the next run of the victim, or ends it; `None` when it must wait.
@@ -179,11 +231,11 @@ impl Slice {
             Step::Later => None,
             Step::Ready => self.move_run(&mut walk, q, pool),
             Step::Ended | Step::Damaged => {
-                if matches!(step, Step::Damaged) {
-                    self.counters.damaged_headers += 1;
-                    if self.cleaner.damaged.len() < DAMAGED_MAX {
-                        self.cleaner.damaged.push_back((walk.segment, self.now.after_ns(RETRY_NS)));
-                    }
+                let damaged = matches!(step, Step::Damaged);
+                self.counters.damaged_headers += u64::from(damaged);
+                if (damaged || self.cleaner.unfinished) && self.cleaner.retries.len() < RETRIES_MAX {
+                    let (due, rounds) = (self.now.after_ns(RETRY_NS), (self.cleaner.rounds + 1).min(ROUNDS));
+                    self.cleaner.retries.push_back(Retry { segment: walk.segment, due, rounds });
                 }
                 walk.forget(pool);
                 self.cleaner.settling.push_back((walk.segment, self.cleaner.appended));
@@ -246,7 +298,8 @@ impl Slice {
         Some(count)
     }
 
-    /// A block could not be read or is not what it should be: again from the medium, then it is marked as lost.
+    /// A block could not be read or is not what it should be: again from the medium, then it is left for a later round,
+    /// and after the last of them it is marked as lost.
     fn lose_block(&mut self, walk: &mut Walk, batch: usize, live: &Live, pool: &mut Pool) -> u32 {
         let checksum = walk.window.view() == View::Here;
         walk.forget(pool);
@@ -255,6 +308,11 @@ impl Slice {
             return 1;
         }
         self.cleaner.rereads = 0;
+        if self.cleaner.rounds + 1 < ROUNDS {
+            self.cleaner.unfinished = true;
+            walk.taken(1);
+            return 1;
+        }
         let now = self.index.slot(live.volume).map(|slot| self.index.entry(slot, live.first).addr);
         if now == Some(live.addr) {
             self.counters.read_error(checksum);

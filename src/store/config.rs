@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn an_empty_device_probes_as_nothing() {
-        assert_eq!(probe(&[0; PROBE_BYTES]), Err(FormatError::Magic));
+        assert_eq!(probe(&vec![0; PROBE_BYTES]), Err(FormatError::Magic));
         assert_eq!(probe(&[]), Err(FormatError::Short));
     }
 }

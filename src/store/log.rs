@@ -202,10 +202,10 @@ impl Log {
     pub fn open_is_empty(&self, stream: Stream) -> bool {
         self.streams[stream.index()].open.is_none_or(|slot| self.slots[slot].writer.is_empty())
     }
-    /// What batches that are not yet applied add to the live blocks at most, if each record brings a leaf about.
+    /// What batches of hosts that are not yet applied add to the live blocks at most, if each record brings a leaf about.
     pub fn unapplied_blocks(&self) -> u64 {
         let most = |b: &Batch| u64::from(b.writer.payload()) + u64::from(b.writer.records()) * LEAF_BLOCKS;
-        self.slots.iter().filter(|b| b.step != Step::Idle).map(most).sum()
+        self.slots.iter().filter(|b| b.step != Step::Idle && b.stream == Stream::Hot).map(most).sum()
     }
 
     /// Where each stream's first batch after the stable ones starts: from where recovery will replay.
@@ -258,6 +258,11 @@ impl Log {
     pub fn needs_segment(&self, stream: Stream) -> bool {
         let s = &self.streams[stream.index()];
         s.open.is_none() && s.place.next == SegmentId::NONE
+    }
+
+    /// Segments that the stream has yet to take as its next: one or none.
+    pub fn owed(&self, stream: Stream) -> u32 {
+        u32::from(self.streams[stream.index()].place.next == SegmentId::NONE)
     }
 
     /// Blocks of a record of this kind that still fit the open batch.

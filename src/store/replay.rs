@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 const HELD_MAX: usize = 65;
 
 /// Times a block that would end the log is read again before it is believed.
-const REREADS: u8 = 2;
+const REREADS: u8 = 5;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -259,10 +259,11 @@ impl Replay {
         Ok(())
     }
 
-    fn evidence_from(&self, stream: usize, geometry: Geometry) -> Stage {
+    fn evidence_from(&mut self, stream: usize, geometry: Geometry) -> Stage {
         if stream == STREAMS {
             return Stage::Verify(0);
         }
+        self.cursors[stream].rereads = 0;
         let place = self.cursors[stream].place;
         assert!(geometry.holds(place.addr), "cursors stay within the slice");
         Stage::Evidence { stream, addr: place.addr, next: place.next, any: true, hops: 0 }
@@ -281,7 +282,12 @@ impl Replay {
         let id = slice.log_id();
         let found = match self.show(stream, addr, slice, windows, q, pool) {
             Shown::Later => return Ok(false),
-            Shown::Unreadable(_) => None,
+            Shown::Unreadable(_) => {
+                if self.read_again(stream, windows) {
+                    return Ok(true);
+                }
+                None
+            }
             Shown::Block(block) => Header::decode(block, &id, addr).ok(),
         };
         let found = found.filter(|h| h.fields.batch_seq > self.expected && self.is_current(h, stream, slice));

@@ -232,14 +232,15 @@ impl Segments {
         }
     }
 
-    /// A draining segment may be cleaned again, unless it has become free meanwhile.
-    pub fn undrain(&mut self, segment: SegmentId) {
+    /// A draining segment is cleaned again; false when it has become free meanwhile.
+    pub fn clean_again(&mut self, segment: SegmentId) -> bool {
         let s = &mut self.table[segment.index()];
-        if s.state == State::Draining {
-            s.state = State::Sealed;
+        let draining = s.state == State::Draining;
+        if draining {
+            s.state = State::Cleaning;
             self.draining -= 1;
-            self.link(segment.0);
         }
+        draining
     }
 
     fn bury(&mut self, n: u32) {

@@ -135,7 +135,7 @@ impl Slice {
         let leaves = if l.index_bytes == 0 { auto } else { l.index_bytes / BLOCK as u64 };
         let blocks = u64::from(geometry.end().0);
         self.geometry = geometry;
-        self.dense = dense_blocks(&geometry, self.cfg.payload_max());
+        self.dense = dense_blocks(geometry, self.cfg.payload_max());
         self.index = Index::new(Room { leaves: leaves as usize, slack, volumes: usize::from(l.volumes), blocks });
         self.segments = Segments::new(geometry, self.rules);
     }

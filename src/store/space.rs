@@ -1,8 +1,8 @@
 //! How full a slice may get, and which free segments are kept from hosts so that cleaning and checkpoints can always
 //! finish.
 
-use super::format::Geometry;
 use super::format::batch::{HEADER_USED_MAX, RECORD};
+use super::format::{Geometry, Stream};
 use super::slice::Slice;
 
 /// A current and a next segment per stream.
@@ -17,7 +17,7 @@ pub(super) const LEAF_BLOCKS: u64 = 3;
 const MOVES_PER_BATCH: u32 = ((HEADER_USED_MAX - 72) / (RECORD + 8)) as u32;
 
 /// Payload blocks that a segment holds when it is filled with full batches of moved blocks.
-pub(super) fn dense_blocks(geometry: &Geometry, payload_max: u32) -> u32 {
+pub(super) fn dense_blocks(geometry: Geometry, payload_max: u32) -> u32 {
     let (mut room, mut payload) = (geometry.segment_blocks, 0);
     while room >= 2 {
         let n = payload_max.min(MOVES_PER_BATCH).min(room - 1);
@@ -31,7 +31,7 @@ impl Slice {
     /// Blocks that live data and index pages may take: what is left when the streams have their segments and the
     /// reserve is free, packed by cleaning, less the part that keeps cleaning cheap.
     pub(super) fn limit_blocks(&self) -> u64 {
-        let kept = STREAM_SEGMENTS + self.reserve() + 1;
+        let kept = STREAM_SEGMENTS + self.checkpoint_segments() + CLEAN_SEGMENTS + 1;
         let segments = u64::from(self.geometry.segments.saturating_sub(kept));
         segments * u64::from(self.dense) * u64::from(self.cfg.limits.fill_percent) / 100
     }
@@ -51,14 +51,19 @@ impl Slice {
         self.index.placed() + 2 * self.checkpoint_pages()
     }
 
-    /// Free segments that only checkpoints may take: enough to write all pages anew.
-    pub(super) fn reserve_for_checkpoint(&self) -> u32 {
+    /// Segments that a checkpoint fills which writes all pages anew.
+    fn checkpoint_segments(&self) -> u32 {
         self.checkpoint_pages().div_ceil(u64::from(self.dense)) as u32 + CHECKPOINT_SLACK
+    }
+
+    /// Free segments that only checkpoints may take.
+    pub(super) fn reserve_for_checkpoint(&self) -> u32 {
+        self.checkpoint_segments() + self.log.owed(Stream::Meta)
     }
 
     /// Free segments that hosts may not take.
     pub(super) fn reserve(&self) -> u32 {
-        self.reserve_for_checkpoint() + CLEAN_SEGMENTS
+        self.reserve_for_checkpoint() + self.log.owed(Stream::Cold) + CLEAN_SEGMENTS
     }
 
     /// Free segments that a request which gives space back may not take either.
@@ -79,7 +84,7 @@ mod tests {
 
     #[test]
     fn dense_packing_counts_headers() {
-        assert_eq!(dense_blocks(&Geometry { segment_blocks: 16, segments: 16 }, 7), 14);
-        assert_eq!(dense_blocks(&Geometry { segment_blocks: 1024, segments: 16 }, 127), 1013);
+        assert_eq!(dense_blocks(Geometry { segment_blocks: 16, segments: 16 }, 7), 14);
+        assert_eq!(dense_blocks(Geometry { segment_blocks: 1024, segments: 16 }, 127), 1013);
     }
 }

@@ -28,7 +28,7 @@ use crate::device::{Done, Queue};
 use crate::mem::Pool;
 
 /// Times a page that does not hold is read again before it counts as damaged.
-const REREADS: u8 = 2;
+const REREADS: u8 = 5;
 /// Leaf pages read at once.
 const LEAF_RUN: u32 = 16;
 
@@ -166,7 +166,7 @@ impl Slice {
             },
             Stage::Record(resume) => {
                 let resume = Resume { ..*resume };
-                self.start_record(start, &resume, q, pool)
+                Ok(self.start_record(start, &resume, q, pool))
             }
             Stage::Recorded => {
                 if self.super_writing != Writing::Durable {
@@ -225,8 +225,8 @@ impl Slice {
         check_device(&self.cfg, q)?;
         start.head.resize(COPIES.len(), None);
         let mut waiting = false;
-        for n in 0..COPIES.len() {
-            let addr = Addr(COPIES[n]);
+        for (n, copy) in COPIES.into_iter().enumerate() {
+            let addr = Addr(copy);
             while start.head[n].is_none() {
                 let cause = match start.windows[n].view() {
                     View::Empty => {
@@ -514,7 +514,7 @@ impl Slice {
     }
 
     /// The log is replayed: from here on batches carry a new incarnation, which must be durable before the first.
-    fn start_record<Q: Queue>(&mut self, start: &mut Start, resume: &Resume, q: &mut Q, pool: &mut Pool) -> Progress {
+    fn start_record<Q: Queue>(&mut self, start: &mut Start, resume: &Resume, q: &mut Q, pool: &mut Pool) -> bool {
         let mut sb = self.superblock.clone().expect("adopted");
         let last = *sb.boundaries.last().expect("a superblock names the current incarnation");
         let first = resume.last_seq + 1;
@@ -530,11 +530,11 @@ impl Slice {
         if self.rules.breaks(Planted::ForgetIncarnation) {
             self.super_writing = Writing::Durable;
         } else if !self.write_superblock(sb, false, q, pool) {
-            return Ok(false);
+            return false;
         }
         self.resume_log(&Resume { incarnation, ..*resume }, q);
         start.stage = Stage::Recorded;
-        Ok(true)
+        true
     }
 
     /// Drops blocks at once: nobody waits for a slice that is starting.

@@ -2,7 +2,7 @@
 //! feature `planted-bugs`) the proof that they would notice.
 //!
 //! `POLLUX_SIM_SEED` is the first seed (1 by default), `POLLUX_SIM_POINTS` the number of crash points of
-//! `power_cuts_lose_nothing` (2,500 by default); the other tests scale with it. Every failure prints its seed and the
+//! `power_cuts_lose_nothing` (5,000 by default); the other tests scale with it. Every failure prints its seed and the
 //! command that plays it again.
 
 mod damage;
@@ -13,6 +13,9 @@ mod power;
 mod regressions;
 
 use pollux::sim::{Bench, Failure, Swarm};
+
+/// Crash points unless the environment says otherwise.
+const POINTS: u64 = 5_000;
 
 /// A number from the environment; anything but a number is refused rather than ignored.
 fn setting(name: &str, default: u64) -> u64 {
@@ -29,12 +32,12 @@ fn first_seed() -> u64 {
 
 /// Crash points wanted.
 fn points() -> u64 {
-    setting("POLLUX_SIM_POINTS", 2_500)
+    setting("POLLUX_SIM_POINTS", POINTS)
 }
 
 /// Scales a count of seeds with the number of points asked for; at least 1.
 fn scaled(count: u64) -> u64 {
-    (count * points() / 2_500).max(1)
+    (count * points() / POINTS).max(1)
 }
 
 /// Does the work of one seed; a failure ends the test with the command that plays it again.

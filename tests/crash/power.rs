@@ -43,7 +43,7 @@ fn power_cuts_lose_nothing() {
 
 #[test]
 fn ailing_disks_are_survived_or_refused() {
-    let (mut bench, start, seeds) = (Bench::new(), Instant::now(), scaled(160));
+    let (mut bench, start, seeds) = (Bench::new(), Instant::now(), scaled(400));
     for seed in first_seed()..first_seed() + seeds {
         play(&mut bench, "ailing_disks", seed, |b| b.faulty(seed));
     }

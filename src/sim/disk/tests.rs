@@ -134,11 +134,12 @@ fn errors_lies_and_death() {
     assert_eq!(byte(disk.medium().durable(), 0), 0);
     disk.plan(2, Fault::Error);
     plain(&mut disk, OpKind::Flush, 0, 0, 3);
-    assert_eq!(drain(&mut disk, &mut pool), [(3, Err(DeviceError::Media))]);
+    assert_eq!(drain(&mut disk, &mut pool), [(3, Err(DeviceError::Dead))]);
     plain(&mut disk, OpKind::Flush, 0, 0, 4);
-    assert_eq!(drain(&mut disk, &mut pool), [(4, Ok(()))]);
+    assert_eq!(drain(&mut disk, &mut pool), [(4, Err(DeviceError::Dead))], "after a failed flush nobody is told Ok");
     assert_eq!(byte(disk.medium().durable(), 0), 0, "a flush after a failed one does not bring the write back");
-    disk.plan(4, Fault::Death);
+    let mut disk = Disk::new(Image::new(1 << 20), DiskOptions::default(), 2);
+    disk.plan(0, Fault::Death);
     write(&mut disk, &mut pool, 4096, 2, 5);
     plain(&mut disk, OpKind::Flush, 0, 0, 6);
     assert_eq!(drain(&mut disk, &mut pool), [(5, Err(DeviceError::Dead)), (6, Err(DeviceError::Dead))]);

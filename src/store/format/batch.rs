@@ -374,7 +374,7 @@ impl Writer {
             return 0;
         }
         let each = kind.tail(1) - kind.tail(0);
-        if each == 0 { 512 } else { ((free - fixed) / each) as u32 }
+        (free - fixed).checked_div(each).map_or(512, |n| n as u32)
     }
 
     /// Adds a record and returns its tail to be filled, and the number of its first payload block.

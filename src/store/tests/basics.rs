@@ -1,7 +1,7 @@
 //! What each kind of request does, alone.
 
 use super::harness::{Harness, meta};
-use crate::base::{BLOCK, Status};
+use crate::base::{BLOCK, CHUNK_BLOCKS, Status};
 use crate::store::{Limits, Phase, StoreError};
 
 const B: u64 = Harness::BLOCK_SECTORS;
@@ -259,4 +259,35 @@ fn a_wrong_or_empty_device_is_refused() {
     h.disk.cache[8192..8192 + (128 << 10)].fill(0);
     h.slice = crate::store::Slice::open(h.cfg.clone());
     assert!(matches!(h.until_started(), Phase::Failed(StoreError::Superblock(_))));
+}
+
+#[test]
+fn a_leaf_given_up_behind_a_running_checkpoint_does_not_come_back() {
+    const CHUNK_SECTORS: u64 = CHUNK_BLOCKS * B;
+    let mut h = Harness::new(64, Limits { mark_idle_ns: 0, ..Limits::tiny() }, false, true, 3);
+    h.set_volume(meta(1, 240 << 20));
+    for _ in 0..2 {
+        for chunk in 0..120 {
+            assert_eq!(h.write_wait(1, chunk * CHUNK_SECTORS, B), Status::Ok);
+        }
+        assert_eq!(h.checkpoint(), Status::Ok);
+    }
+    for chunk in 0..120 {
+        h.write_wait(1, chunk * CHUNK_SECTORS, B);
+    }
+    let running = h.tag();
+    let outcome = h.slice.checkpoint(running);
+    h.other(outcome, running);
+    h.turn();
+    h.turn();
+    assert_eq!(h.zero_wait(1, 0, B), Status::Ok);
+    assert!(!h.ended.contains_key(&running), "the checkpoint has passed the leaf, and goes on");
+    assert_eq!(h.wait(running), Status::Ok);
+    h.write_wait(1, CHUNK_SECTORS, B);
+    assert_eq!(h.checkpoint(), Status::Ok);
+    h.crash();
+    assert_eq!(h.blocks(1), 119);
+    h.assert_sound();
+    h.verify();
+    h.close();
 }

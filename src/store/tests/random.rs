@@ -135,27 +135,3 @@ fn many_seeds() {
         run(&swarm(seed, 5000));
     }
 }
-
-/// Each planted bug is found by these runs or by the crash simulation; those that only a crash at one certain point
-/// shows are left to the latter.
-#[cfg(feature = "planted-bugs")]
-#[test]
-#[ignore = "takes minutes; the crash simulation does this systematically"]
-fn planted_bugs() {
-    use crate::store::planted::Planted;
-    std::panic::set_hook(Box::new(|_| {}));
-    let mut missed = Vec::new();
-    for rule in Planted::ALL {
-        let caught = (1000..1040).find(|seed| {
-            let mut r = swarm(*seed, 3000);
-            r.limits.planted = Some(rule);
-            std::panic::catch_unwind(|| run(&r)).is_err()
-        });
-        println!("{rule:?}: {caught:?}");
-        if caught.is_none() {
-            missed.push(rule);
-        }
-    }
-    let _ = std::panic::take_hook();
-    println!("missed {missed:?}");
-}
