@@ -384,7 +384,14 @@ impl Target for Store {
     }
 
     fn poll(&mut self, now: Time, done: &mut Vec<Completed>) -> Result<(), Dead> {
-        self.turn(now);
+        // `kick` has just stepped the slice: once more only for what came back since.
+        if self.queue.poll(now, &mut self.dones) > 0 {
+            for done in self.dones.drain(..) {
+                self.slice.done(now, done, &mut self.queue, &mut self.pool);
+            }
+            self.slice.step(now, &mut self.queue, &mut self.pool);
+        }
+        self.slice.drain(&mut self.ended);
         done.append(&mut self.at_once);
         let (wanted, pool) = (&self.wanted, &mut self.pool);
         done.extend(self.ended.drain(..).map(|ended| completed(ended, wanted, pool)));

@@ -295,7 +295,7 @@ impl Slice {
         let batch = self.open_meta(q, pool)?;
         let leaf = self.index.leaf(slot, chunk).expect("a dirty leaf exists");
         let (tail, page, addr) = self.log.push(batch, Kind::Leaf, page_of(volume, chunk));
-        encode_entries(leaf.iter().copied(), page);
+        encode_entries(leaf.entries().map(Entry::pack), page);
         let crc = crc32c(page);
         tail.copy_from_slice(&crc.to_le_bytes());
         self.segments.add(addr, 1);

@@ -10,7 +10,6 @@ use super::format::batch::{Described, Kind};
 use super::format::{SegmentId, Stream};
 use super::segments::State;
 use super::slice::Slice;
-use super::space::dense_blocks;
 use super::token::Purpose;
 use super::walk::{Live, Step, Walk};
 use super::window::View;
@@ -110,7 +109,7 @@ impl Cleaner {
 impl Slice {
     /// Free segments that cleaning tries to keep beyond the reserve.
     fn clean_margin(&self) -> u32 {
-        (self.geometry.segments / 256).clamp(3, 64)
+        (self.geometry.segments / 1024).clamp(3, 64)
     }
 
     pub(super) fn step_cleaner<Q: Queue>(&mut self, q: &mut Q, pool: &mut Pool) -> bool {
@@ -192,7 +191,7 @@ impl Slice {
         if self.segments.free() + coming >= self.reserve() + self.clean_margin() {
             return false;
         }
-        let live_max = dense_blocks(self.geometry, self.cfg.payload_max()) - 1;
+        let live_max = self.dense - 1;
         let retry = self.due_retry();
         let picked = retry.or_else(|| Some((self.segments.pick(self.log.segment_clock(), live_max)?, 0)));
         let Some((victim, rounds)) = picked else { return false };

@@ -202,11 +202,11 @@ impl Slice {
     #[inline]
     fn run(&self, volume: Slot, block: u64, max: u32) -> (Entry, u32) {
         let Some(leaf) = self.index.leaf(volume, block / CHUNK_BLOCKS) else { return (Entry::NONE, max) };
-        let words = &leaf[(block % CHUNK_BLOCKS) as usize..];
-        let entry = Entry::unpack(words[0]);
+        let at = (block % CHUNK_BLOCKS) as usize;
+        let entry = leaf.entry(at);
         let mut run = 1;
         while run < max {
-            let next = Entry::unpack(words[run as usize]).addr;
+            let next = leaf.entry(at + run as usize).addr;
             let fits = if entry.addr.is_place() { next.0 == entry.addr.0 + run } else { next == entry.addr };
             if !fits {
                 break;

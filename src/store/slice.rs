@@ -19,6 +19,7 @@ use super::read::Reads;
 use super::request::{Ended, Outcome, Phase};
 use super::scrub::Scrub;
 use super::segments::Segments;
+use super::space::dense_blocks;
 use super::staging::Staging;
 use super::start::Start;
 use super::superblock::Writing;
@@ -60,6 +61,8 @@ pub struct Slice {
     pub(super) ended: Vec<Ended>,
     /// Blocks that hosts may still append before the limit of live blocks must be looked at exactly.
     pub(super) headroom: u64,
+    /// Payload blocks that a segment of full batches holds.
+    pub(super) dense: u32,
     /// When the last batch was sealed.
     pub(super) sealed_at: Time,
     pub(super) now: Time,
@@ -102,7 +105,7 @@ impl Slice {
             superblock: None,
             port: Port::new(cfg.offset, cfg.token_tag, ops),
             log: Log::new(id, geometry, l, rules, &resume),
-            index: Index::new(Room { leaves: 0, slack: 0, volumes: 0 }),
+            index: Index::new(Room { leaves: 0, slack: 0, volumes: 0, blocks: 0 }),
             segments: Segments::new(Geometry { segment_blocks: 16, segments: 0 }, rules),
             reads: Reads::new(l),
             staging: Staging::new(l),
@@ -116,6 +119,7 @@ impl Slice {
             counters: Counters::default(),
             ended: Vec::with_capacity(usize::from(l.reads) + usize::from(l.batches) * 128),
             headroom: 0,
+            dense: 1,
             sealed_at: Time(0),
             now: Time(0),
             tags: Vec::new(),
@@ -129,8 +133,10 @@ impl Slice {
         let slack = (usize::from(l.batches) + STREAMS) * self.cfg.payload_max() as usize;
         let auto = geometry.blocks().div_ceil(512) * 5 / 4 + 4096;
         let leaves = if l.index_bytes == 0 { auto } else { l.index_bytes / BLOCK as u64 };
+        let blocks = u64::from(geometry.end().0);
         self.geometry = geometry;
-        self.index = Index::new(Room { leaves: leaves as usize, slack, volumes: usize::from(l.volumes) });
+        self.dense = dense_blocks(geometry, self.cfg.payload_max());
+        self.index = Index::new(Room { leaves: leaves as usize, slack, volumes: usize::from(l.volumes), blocks });
         self.segments = Segments::new(geometry, self.rules);
     }
 

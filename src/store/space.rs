@@ -28,16 +28,12 @@ pub(super) fn dense_blocks(geometry: Geometry, payload_max: u32) -> u32 {
 }
 
 impl Slice {
-    fn dense(&self) -> u32 {
-        dense_blocks(self.geometry, self.cfg.payload_max())
-    }
-
     /// Blocks that live data and index pages may take: what is left when the streams have their segments and the
     /// reserve is free, packed by cleaning, less the part that keeps cleaning cheap.
     pub(super) fn limit_blocks(&self) -> u64 {
         let kept = STREAM_SEGMENTS + self.checkpoint_segments() + CLEAN_SEGMENTS + 1;
         let segments = u64::from(self.geometry.segments.saturating_sub(kept));
-        segments * u64::from(self.dense()) * u64::from(self.cfg.limits.fill_percent) / 100
+        segments * u64::from(self.dense) * u64::from(self.cfg.limits.fill_percent) / 100
     }
 
     /// Pages of a whole checkpoint, about.
@@ -57,7 +53,7 @@ impl Slice {
 
     /// Segments that a checkpoint fills which writes all pages anew.
     fn checkpoint_segments(&self) -> u32 {
-        self.checkpoint_pages().div_ceil(u64::from(self.dense())) as u32 + CHECKPOINT_SLACK
+        self.checkpoint_pages().div_ceil(u64::from(self.dense)) as u32 + CHECKPOINT_SLACK
     }
 
     /// Free segments that only checkpoints may take.

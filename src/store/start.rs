@@ -498,18 +498,16 @@ impl Slice {
             // chunk answers with a media error until it is written again.
             let cause = FormatError::Checksum;
             self.damage.get_or_insert(StoreError::Damaged { what: Damage::Leaf, addr: page.addr, cause });
-            let lost = (0..512).map(|i| if inside(i) { Entry::LOST.pack() } else { Entry::NONE.pack() });
+            let lost = (0..512).map(|i| if inside(i) { Entry::LOST } else { Entry::NONE });
             self.index.load_leaf(slot, chunk, lost);
             self.index.touch_leaf(slot, chunk);
             return Ok(());
         };
-        let words = decode_entries(block).enumerate().map(|(i, w)| if inside(i) { w } else { Entry::NONE.pack() });
-        if let Some(leaf) = self.index.load_leaf(slot, chunk, words) {
-            for word in leaf {
-                let addr = Entry::unpack(*word).addr;
-                if addr.is_place() {
-                    self.segments.add(addr, 1);
-                }
+        let kept = |(i, word)| if inside(i) { Entry::unpack(word) } else { Entry::NONE };
+        let entries = decode_entries(block).enumerate().map(kept);
+        if let Some(leaf) = self.index.load_leaf(slot, chunk, entries) {
+            for entry in leaf.entries().filter(|e| e.addr.is_place()) {
+                self.segments.add(entry.addr, 1);
             }
         }
         Ok(())

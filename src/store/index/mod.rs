@@ -5,9 +5,11 @@
 //! [`super::segments::Segments`] are changed by the caller for every entry that [`Index::set`] replaces.
 
 mod dir;
+mod leaves;
 mod volumes;
 
 pub(super) use dir::{Dir, PageState};
+pub(super) use leaves::Leaf;
 pub(super) use volumes::{Life, Slot, Volume};
 
 use super::format::batch::Stamp;
@@ -15,12 +17,12 @@ use super::format::page::{ENTRIES, Entry};
 use super::format::{Addr, VolumeMeta};
 use crate::base::limits::SHARDS;
 use crate::base::{CHUNK_BLOCKS, ShardId, VolumeId};
+use leaves::Leaves;
 use volumes::Ids;
 
 /// No leaf, no directory page.
 pub(super) const NIL: u32 = u32::MAX;
-const LEAF: usize = ENTRIES;
-const _: () = assert!(LEAF as u64 == CHUNK_BLOCKS);
+const _: () = assert!(ENTRIES as u64 == CHUNK_BLOCKS);
 
 /// How large an index may grow.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,8 @@ pub(super) struct Room {
     pub slack: usize,
     /// Volumes.
     pub volumes: usize,
+    /// Blocks of the slice: every place in it is below.
+    pub blocks: u64,
 }
 
 /// The index of one slice.
@@ -39,8 +43,7 @@ pub(super) struct Index {
     ids: Ids,
     dirs: Vec<Dir>,
     dirs_free: Vec<u32>,
-    leaves: Vec<[u64; LEAF]>,
-    leaves_free: Vec<u32>,
+    leaves: Leaves,
     room: Room,
     dirty_leaves: u64,
     mapped: u64,
@@ -61,8 +64,7 @@ impl Index {
             ids: Ids::new(room.volumes),
             dirs: Vec::with_capacity(leaves),
             dirs_free: Vec::with_capacity(leaves),
-            leaves: Vec::with_capacity(leaves),
-            leaves_free: Vec::with_capacity(leaves),
+            leaves: Leaves::new(leaves, room.blocks),
             room,
             dirty_leaves: 0,
             mapped: 0,
@@ -124,7 +126,7 @@ impl Index {
 
     /// Leaves in memory.
     pub fn leaf_count(&self) -> usize {
-        self.leaves.len() - self.leaves_free.len()
+        self.leaves.count()
     }
     /// Leaves that may be in memory, slack included.
     pub fn leaf_capacity(&self) -> usize {
@@ -148,7 +150,7 @@ impl Index {
     }
     /// Bytes of memory in use by leaves and directory pages.
     pub fn bytes(&self) -> u64 {
-        (self.leaves.len() * size_of::<[u64; LEAF]>() + self.dirs.len() * size_of::<Dir>()) as u64
+        (self.leaves.bytes() + self.dirs.len() * size_of::<Dir>()) as u64
     }
 
     /// Creates or changes a volume. `None` when there is no slot for a new one.
@@ -220,16 +222,16 @@ impl Index {
 
     /// The leaf of a chunk, if there is one.
     #[inline]
-    pub fn leaf(&self, slot: Slot, chunk: u64) -> Option<&[u64; LEAF]> {
+    pub fn leaf(&self, slot: Slot, chunk: u64) -> Option<Leaf<'_>> {
         let dir = self.dir(slot, (chunk / ENTRIES as u64) as usize)?;
-        self.leaves.get(dir.leaf[(chunk % ENTRIES as u64) as usize] as usize)
+        self.leaves.get(dir.leaf[(chunk % ENTRIES as u64) as usize])
     }
 
     /// Where a block is; [`Entry::NONE`] when it is unmapped or past everything ever written.
     #[inline]
     pub fn entry(&self, slot: Slot, block: u64) -> Entry {
         match self.leaf(slot, block / CHUNK_BLOCKS) {
-            Some(leaf) => Entry::unpack(leaf[(block % CHUNK_BLOCKS) as usize]),
+            Some(leaf) => leaf.entry((block % CHUNK_BLOCKS) as usize),
             None => Entry::NONE,
         }
     }
@@ -261,12 +263,10 @@ impl Index {
             if entry == Entry::NONE {
                 return Some(Entry::NONE);
             }
-            leaf_n = take_leaf(&mut self.leaves, &mut self.leaves_free)?;
+            leaf_n = self.leaves.take()?;
             dir.leaf[chunk_at] = leaf_n;
         }
-        let word = &mut self.leaves[leaf_n as usize][at];
-        let old = Entry::unpack(*word);
-        *word = entry.pack();
+        let old = self.leaves.set(leaf_n, at, entry);
         self.dirty_leaves += u64::from(dir.mark_dirty(chunk_at));
         let lost = i64::from(entry == Entry::LOST) - i64::from(old == Entry::LOST);
         self.lost = self.lost.strict_add_signed(lost);
@@ -293,16 +293,18 @@ impl Index {
         volume.mapped -= gone;
         self.dirty_leaves -= u64::from(dir.clear_dirty(at));
         dir.lost_leaf = true;
-        self.leaves_free.push(leaf_n);
+        self.leaves.give(leaf_n);
     }
 
     /// Forgets the entries of a chunk from entry `from` on and reports each place that died. True when the chunk had
     /// a leaf.
     pub fn drop_leaf_from(&mut self, slot: Slot, chunk: u64, from: usize, mut died: impl FnMut(Addr)) -> bool {
-        let Some(leaf) = self.leaf(slot, chunk) else { return false };
-        let leaf = *leaf;
-        for (at, word) in leaf.iter().enumerate().skip(from) {
-            let entry = Entry::unpack(*word);
+        if self.leaf(slot, chunk).is_none() {
+            return false;
+        }
+        let block = |at: usize| chunk * CHUNK_BLOCKS + at as u64;
+        for at in from..ENTRIES {
+            let entry = self.entry(slot, block(at));
             if entry.addr.is_place() {
                 died(entry.addr);
             }
@@ -310,7 +312,7 @@ impl Index {
                 self.lost -= u64::from(entry == Entry::LOST);
             }
             if from != 0 && entry != Entry::NONE {
-                self.set(slot, chunk * CHUNK_BLOCKS + at as u64, Entry::NONE);
+                self.set(slot, block(at), Entry::NONE);
             }
         }
         if from == 0 {
@@ -319,16 +321,15 @@ impl Index {
         true
     }
 
-    /// Recovery: puts a leaf read from a checkpoint in place, clean.
-    pub fn load_leaf(&mut self, slot: Slot, chunk: u64, words: impl Iterator<Item = u64>) -> Option<&[u64; LEAF]> {
+    /// Recovery: puts a leaf read from a checkpoint in place, clean. `None` when it is empty or the slab is used up.
+    pub fn load_leaf(&mut self, slot: Slot, chunk: u64, entries: impl Iterator<Item = Entry>) -> Option<Leaf<'_>> {
         let (number, at) = ((chunk / ENTRIES as u64) as usize, (chunk % ENTRIES as u64) as usize);
-        let leaf_n = take_leaf(&mut self.leaves, &mut self.leaves_free)?;
-        let leaf = &mut self.leaves[leaf_n as usize];
+        let leaf_n = self.leaves.take()?;
         let mut mapped = 0u16;
-        for (slot, word) in leaf.iter_mut().zip(words) {
-            *slot = word;
-            mapped += u16::from(word != Entry::NONE.pack());
-            self.lost += u64::from(word == Entry::LOST.pack());
+        for (n, entry) in entries.enumerate().filter(|(_, entry)| *entry != Entry::NONE) {
+            self.leaves.set(leaf_n, n, entry);
+            mapped += 1;
+            self.lost += u64::from(entry == Entry::LOST);
         }
         let volume = &mut self.volumes[slot.index()];
         let dir = &mut self.dirs[volume.dirs[number] as usize];
@@ -340,7 +341,7 @@ impl Index {
             self.drop_leaf(slot, chunk);
             return None;
         }
-        Some(&self.leaves[leaf_n as usize])
+        self.leaves.get(leaf_n)
     }
 
     /// Recovery: an empty directory page for 512 chunks of a volume. `None` when it is past the volume's end or the
@@ -378,18 +379,6 @@ impl Index {
         let was = dir.clear_dirty(at);
         self.dirty_leaves -= u64::from(was);
     }
-}
-
-fn take_leaf(leaves: &mut Vec<[u64; LEAF]>, free: &mut Vec<u32>) -> Option<u32> {
-    if let Some(n) = free.pop() {
-        leaves[n as usize].fill(0);
-        return Some(n);
-    }
-    if leaves.len() == leaves.capacity() {
-        return None;
-    }
-    leaves.push([0; LEAF]);
-    Some(leaves.len() as u32 - 1)
 }
 
 fn take_dir(dirs: &mut Vec<Dir>, free: &mut Vec<u32>) -> Option<u32> {

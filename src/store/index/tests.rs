@@ -21,7 +21,7 @@ fn meta(id: u32, blocks: u64) -> VolumeMeta {
 }
 
 fn index(leaves: usize) -> Index {
-    Index::new(Room { leaves, slack: 4, volumes: 4 })
+    Index::new(Room { leaves, slack: 4, volumes: 4, blocks: 1 << 20 })
 }
 
 #[test]
