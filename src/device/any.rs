@@ -54,12 +54,6 @@ impl Queue for AnyQueue {
         each!(self, q => q.inflight())
     }
     #[inline]
-    fn prefetch(&self, offset: u64) {
-        if let AnyQueue::Ram(q) = self {
-            q.prefetch(offset);
-        }
-    }
-    #[inline]
     fn read_now(&mut self, offset: u64, into: &mut [u8]) -> Option<Result<(), DeviceError>> {
         each!(self, q => q.read_now(offset, into))
     }

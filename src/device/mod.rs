@@ -198,12 +198,6 @@ pub trait Queue {
     fn poll(&mut self, now: Time, done: &mut Vec<Done>) -> usize;
     /// Operations under way.
     fn inflight(&self) -> usize;
-    /// Says that the block at `offset` (any value) is about to be read or written, so that a medium of memory may bring
-    /// it near while the caller does other work. Starts nothing that could be waited for, and may do nothing.
-    #[inline]
-    fn prefetch(&self, offset: u64) {
-        let _ = offset;
-    }
     /// Memory-speed read: fills `into` (whole blocks) at once and returns `Some`, or `None` when this device can not,
     /// or not now (faults in force): the way through `submit` is then still open.
     fn read_now(&mut self, offset: u64, into: &mut [u8]) -> Option<Result<(), DeviceError>> {

@@ -15,8 +15,6 @@ use std::sync::Arc;
 
 /// Most bytes of Write Zeroes done per poll and queue: about 100 us of memory bandwidth.
 const ZERO_STEP: u64 = 1 << 20;
-/// Cache lines brought near before a copy; the CPU's own prefetcher follows from there.
-const PREFETCH_LINES: usize = 4;
 /// Largest single transfer.
 const IO_BYTES_MAX: u32 = 4 << 20;
 
@@ -79,14 +77,6 @@ impl RamMedium {
         let into = self.at(offset, from.len() as u64);
         // SAFETY: as in `read`, the other way round; no other core touches these bytes now.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_ptr(), from.len()) };
-    }
-
-    /// A copy from memory that is far costs 450 ns for 4 KiB, a third of that its first misses.
-    #[inline]
-    fn prefetch(&self, offset: u64) {
-        if offset < self.size {
-            crate::mem::prefetch::<PREFETCH_LINES>(self.at(offset, 1));
-        }
     }
 
     fn zero(&self, offset: u64, len: u64) {
@@ -169,11 +159,6 @@ impl Queue for RamQueue {
 
     fn inflight(&self) -> usize {
         self.done.len() + self.zeroing.len()
-    }
-
-    #[inline]
-    fn prefetch(&self, offset: u64) {
-        self.medium.prefetch(offset);
     }
 
     #[inline]

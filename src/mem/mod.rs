@@ -5,11 +5,9 @@ mod arena;
 mod mapping;
 mod numa;
 mod pool;
-mod prefetch;
 mod sizing;
 
 pub use arena::{Arena, Span};
 pub use mapping::{Backing, Commit, HUGE_PAGE, Mapping, advise_huge, zeroes};
 pub use pool::{Buf, Class, Pool, PoolStats};
-pub use prefetch::prefetch;
 pub use sizing::{CLASSES_MAX, SIZE_MAX, Sizing, SizingError};

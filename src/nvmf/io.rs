@@ -12,7 +12,7 @@ use crate::volume::{Kind, Payload, Request, Submit, Volumes};
 use crate::wire::fabrics::{self, fctype};
 use crate::wire::nvme::{DsmRange, Sgl, Sqe, StatusCode, io_op, sc};
 use crate::wire::nvme_tcp::pdu::CapsuleCmd;
-use crate::wire::nvme_tcp::{self, Fault, Fes, Frame, digest_ok};
+use crate::wire::nvme_tcp::{Fault, Fes, Frame, digest_ok};
 use zerocopy::FromBytes;
 
 /// Data that comes with or after a command.
@@ -65,7 +65,6 @@ impl Target {
         } else {
             Inline::Partly
         };
-        self.foresee(c, rest.get(end..), env.volumes);
         let sqe = &capsule.sqe;
         let outcome = match (sqe.opcode, inline) {
             (io_op::READ, Inline::None) => self.read(c, sqe, env),
@@ -103,23 +102,6 @@ impl Target {
             c.rx = Rx::Skip { left: frame.tail_len() as u32 };
         }
         Step::Took(at)
-    }
-
-    /// Looks at the command behind the present one, if it is there, so that the volumes can get ready for it.
-    #[inline]
-    fn foresee<V: Volumes>(&self, c: &Conn, next: Option<&[u8]>, volumes: &V) {
-        let Some(Ok((next, _))) = next.map(CapsuleCmd::ref_from_prefix) else { return };
-        let sqe = &next.sqe;
-        let kind = match sqe.opcode {
-            io_op::READ => Kind::Read,
-            io_op::WRITE => Kind::Write,
-            _ => return,
-        };
-        if next.ch.kind == nvme_tcp::Kind::CapsuleCmd as u8
-            && let Ok(space) = self.space(c, sqe)
-        {
-            volumes.prefetch(space.volume, kind, sqe.slba());
-        }
     }
 
     /// The namespace of a command.

@@ -5,7 +5,7 @@ use super::part::{DeviceId, Ended, Home, Kind, Outcome, Part, Payload, Shards, S
 use super::place;
 use super::raw::Raw;
 use crate::base::limits::SHARDS;
-use crate::base::{CHUNK, SliceId, Status, Time, VolumeId};
+use crate::base::{SliceId, Status, Time, VolumeId};
 use crate::device::{Caps, Done, Queue};
 use crate::mem::{Buf, Pool};
 use crate::store::{self, Io, Phase, Slice, Stamp, Usage, VolumeMeta};
@@ -426,27 +426,6 @@ impl<Q: Queue> Shards for Local<Q> {
             Kind::Write => self.write(part, payload, pool),
             Kind::Flush => self.flush(part),
             Kind::WriteZeroes | Kind::Deallocate => self.zero(part, pool),
-        }
-    }
-
-    #[inline]
-    fn prefetch(&self, volume: VolumeId, home: Home, kind: Kind, offset: u64) {
-        match home {
-            Home::Raw(device) => {
-                if let Some(Some(d)) = self.devices.get(usize::from(device.0)) {
-                    d.queue.prefetch(offset);
-                }
-            }
-            // A log writes elsewhere than where the block is now.
-            Home::Log { store, slices } if kind == Kind::Read => {
-                let number = place::slice(place::shard(volume, offset / CHUNK), slices);
-                if let Some(s) = self.slices.iter().flatten().find(|s| s.store == store && s.number == number)
-                    && let Some(Some(d)) = self.devices.get(usize::from(s.device.0))
-                {
-                    s.slice.prefetch(volume, offset, &d.queue);
-                }
-            }
-            Home::Log { .. } => {}
         }
     }
 

@@ -118,8 +118,6 @@ pub enum Outcome {
 pub trait Shards {
     /// Starts a part. `Later` means that nothing was started.
     fn submit(&mut self, part: &Part, payload: Payload<'_>, pool: &mut Pool) -> Outcome;
-    /// Says that a part at byte `offset` of `volume` is about to be submitted, so that what it needs may come near.
-    fn prefetch(&self, volume: VolumeId, home: Home, kind: Kind, offset: u64);
     /// One turn of the media; true when anything happened.
     fn step(&mut self, now: Time, pool: &mut Pool) -> bool;
     /// Moves the parts that ended into `out`.

@@ -14,7 +14,7 @@ use super::slice::Slice;
 use super::token::Purpose;
 use super::write::Extent;
 use crate::base::crc::crc32c;
-use crate::base::{BLOCK, CHUNK_BLOCKS, Status, VolumeId};
+use crate::base::{BLOCK, CHUNK_BLOCKS, Status};
 use crate::device::{DeviceError, Done, Queue};
 use crate::mem::{Buf, Pool};
 
@@ -152,18 +152,6 @@ impl Slice {
             return ended(status, buf);
         }
         self.start_read(io, extent, volume, whole, Some(buf), q, pool)
-    }
-
-    /// Says that the block at byte `offset` of `volume` is about to be read, so that its index entry and, on a medium of
-    /// memory, its bytes may come near.
-    #[inline]
-    pub fn prefetch<Q: Queue>(&self, volume: VolumeId, offset: u64, q: &Q) {
-        if let Some(slot) = self.index.slot(volume) {
-            let (entry, _) = self.run(slot, offset / BLOCK as u64, 1);
-            if entry.addr.is_place() {
-                q.prefetch(self.port.byte(entry.addr.0));
-            }
-        }
     }
 
     /// Reads from a memory-speed device; `None` when it is none. Unmapped requests are answered on any device.

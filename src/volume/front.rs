@@ -555,15 +555,6 @@ impl<S: Shards> Volumes for Front<S> {
         self.entry(volume).map(|e| &e.info)
     }
 
-    #[inline]
-    fn prefetch(&self, volume: VolumeId, kind: Kind, lba: u64) {
-        if let Some(entry) = self.entry(volume)
-            && lba < entry.info.blocks
-        {
-            self.local.prefetch(volume, entry.home, kind, lba * u64::from(entry.info.block_size));
-        }
-    }
-
     fn submit(&mut self, request: Request, payload: Payload<'_>, pool: &mut Pool) -> Submit {
         self.submit_checked(request, payload, pool)
     }

@@ -67,11 +67,6 @@ pub struct Info {
 pub trait Volumes {
     /// The volume as it is now; `None` once it is gone.
     fn info(&self, volume: VolumeId) -> Option<&Info>;
-    /// Says that a transfer at `lba` of `volume` (any values) is about to be submitted. Starts nothing; a caller that knows
-    /// its next request before it has finished the present one hides the memory's latency this way.
-    fn prefetch(&self, volume: VolumeId, kind: Kind, lba: u64) {
-        let _ = (volume, kind, lba);
-    }
     /// Starts a request. Ranges are checked here: a target need not.
     fn submit(&mut self, request: Request, payload: Payload<'_>, pool: &mut Pool) -> Submit;
 }

@@ -41,7 +41,6 @@ impl Model {
 }
 
 impl Shards for Model {
-    fn prefetch(&self, _: VolumeId, _: Home, _: Kind, _: u64) {}
     fn submit(&mut self, part: &Part, payload: Payload<'_>, pool: &mut Pool) -> Outcome {
         let chance = self.later;
         if self.rng.chance(chance) {

@@ -149,8 +149,6 @@ fn parts_on_what_is_not_there_end_with_gone() {
             b.pool.put_all(ended.buf);
         }
     }
-    b.local.prefetch(VOLUME, Home::Raw(DeviceId(4)), Kind::Read, u64::MAX);
-    b.local.prefetch(VOLUME, LOG, Kind::Read, u64::MAX);
 }
 
 /// A device with a volatile cache and room for one operation, which ends in the next poll.
