@@ -68,7 +68,7 @@ for step in $STEPS; do
         line=$(grep -i iops "$LOGS/quickstart.log" | tail -n 1)
         if [ -n "$line" ]; then say "   $line"; else note_fail "quickstart: it printed no IOPS"; fi
       fi ;;
-    idle) suite idle 60 ;;
+    idle) if need_commands python3=python3; then suite idle 90; else note_skip "idle: $REASON"; fi ;;
     cores) suite cores 120 ;;
     declared) suite declared 60 ;;
     spdk-tools) suite spdk-tools 400 ;;

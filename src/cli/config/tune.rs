@@ -95,7 +95,7 @@ pub fn memory(s: Section<'_>, to: &mut Options) -> Done {
 
 /// `[tcp]`
 pub fn tcp(s: Section<'_>, options: &mut Options) -> Done {
-    set(&mut options.engine, s.word("engine", &[("tcp", Engine::Tcp), ("uring", Engine::Uring)])?);
+    set(&mut options.engine, s.parsed("engine", str::parse::<Engine>)?);
     let to = &mut options.tcp;
     numbers!(s, to, {
         conns_max: 1..=base::limits::CONNS_PER_CORE as u64,
