@@ -192,7 +192,8 @@ pub trait Queue {
     /// Starts `op`, or gives it back when `depth` operations are under way. Completion is always reported by `poll`,
     /// even when the device is memory.
     fn submit(&mut self, op: Op) -> Result<(), Op>;
-    /// Hands everything submitted this turn to the device (one system call or doorbell); called once per turn.
+    /// Hands everything submitted so far to the device (one system call or doorbell, none when there is nothing); called
+    /// at the end of every turn, and within it for what should not wait that long.
     fn kick(&mut self);
     /// Reports completions into `done`; returns how many. `now` drives delays; nothing here reads a clock.
     fn poll(&mut self, now: Time, done: &mut Vec<Done>) -> usize;

@@ -5,6 +5,10 @@ use crate::base::ring::Ring;
 use crate::device::{Op, OpKind, Queue};
 use crate::mem::Buf;
 
+/// A write of so many bytes does not wait for the end of the turn: while the turn fills further batches the device would
+/// have nothing to do, and a hand-over of its own costs little beside so much data.
+const EAGER_BYTES: usize = 128 << 10;
+
 /// The way of one slice to its device queue.
 pub(super) struct Port {
     /// Start of the slice on the device, bytes.
@@ -27,13 +31,17 @@ impl Port {
     pub fn read<Q: Queue>(&mut self, addr: u32, len: usize, buf: Buf, at: usize, purpose: Purpose, q: &mut Q) {
         self.submit(OpKind::Read, addr, len, Some(buf), at, purpose, q);
     }
-    /// Writes the first `len` bytes of `buf` at block `addr` of the slice.
+    /// Writes the first `len` bytes of `buf` at block `addr` of the slice; a large write goes to the device at once.
     pub fn write<Q: Queue>(&mut self, addr: u32, len: usize, buf: Buf, purpose: Purpose, q: &mut Q) {
         self.submit(OpKind::Write, addr, len, Some(buf), 0, purpose, q);
+        if len >= EAGER_BYTES {
+            q.kick();
+        }
     }
-    /// Flushes.
+    /// Flushes, at once: a device that serves in order would let the flush wait for everything this turn still writes.
     pub fn flush<Q: Queue>(&mut self, purpose: Purpose, q: &mut Q) {
         self.submit(OpKind::Flush, 0, 0, None, 0, purpose, q);
+        q.kick();
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of an Op, in one place")]
@@ -83,5 +91,54 @@ impl Port {
     /// Byte on the device of a block of the slice.
     pub fn byte(&self, addr: u32) -> u64 {
         self.base + u64::from(addr) * crate::base::BLOCK as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{BLOCK, CoreId, Time};
+    use crate::device::{Caps, Done, NullQueue, NullSpec};
+    use crate::mem::{Class, Pool};
+
+    /// Counts what was submitted and how much of it was handed over.
+    struct Counting {
+        inner: NullQueue,
+        submitted: usize,
+        handed: usize,
+    }
+
+    impl Queue for Counting {
+        fn caps(&self) -> &Caps {
+            self.inner.caps()
+        }
+        fn submit(&mut self, op: Op) -> Result<(), Op> {
+            self.submitted += 1;
+            self.inner.submit(op)
+        }
+        fn kick(&mut self) {
+            self.handed = self.submitted;
+        }
+        fn poll(&mut self, now: Time, done: &mut Vec<Done>) -> usize {
+            self.inner.poll(now, done)
+        }
+        fn inflight(&self) -> usize {
+            self.inner.inflight()
+        }
+    }
+
+    #[test]
+    fn large_writes_and_flushes_do_not_wait_for_the_end_of_the_turn() {
+        let mut pool = Pool::standalone(CoreId(0), &[Class { size: EAGER_BYTES, count: 2 }]).unwrap();
+        let spec = NullSpec { size: 1 << 20, block: None, nofill: true };
+        let inner = NullQueue::new(&spec, 8);
+        let mut q = Counting { inner, submitted: 0, handed: 0 };
+        let mut port = Port::new(0, 1, 8);
+        port.write(0, BLOCK, pool.get(EAGER_BYTES).unwrap(), Purpose::Batch(0), &mut q);
+        assert_eq!((q.submitted, q.handed), (1, 0), "a small write waits for company");
+        port.write(1, EAGER_BYTES, pool.get(EAGER_BYTES).unwrap(), Purpose::Batch(1), &mut q);
+        assert_eq!((q.submitted, q.handed), (2, 2));
+        port.flush(Purpose::Flush, &mut q);
+        assert_eq!((q.submitted, q.handed), (3, 3));
     }
 }
