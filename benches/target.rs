@@ -44,7 +44,7 @@ impl Volumes for Instantly {
         if let Some(buf) = payload.into_buf() {
             pool.put(buf);
         }
-        Submit::Done(Completion { tag: request.tag, status: Status::Ok, buf })
+        Submit::Done(Completion::plain(request.tag, Status::Ok, buf))
     }
 }
 
@@ -67,6 +67,7 @@ impl Rig {
             thin: true,
             read_only: false,
             volatile_cache: false,
+            atomic_blocks: 1,
         };
         let addr = "127.0.0.1:4420".parse().unwrap();
         let ns = Namespace {

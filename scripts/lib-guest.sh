@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A Linux guest in QEMU whose own nvme-tcp initiator reaches a target on this machine's loopback (10.0.2.2 inside).
+# A Linux guest in QEMU whose own initiators reach a target on this machine's loopback (10.0.2.2 inside).
 # The guest is Debian's own kernel package, unpacked and never installed, with an initramfs made here; no disk, no root.
 # Needs: qemu-system-x86_64, cpio, modinfo (kmod), apt-get and dpkg (to get the kernel), mke2fs (e2fsprogs).
 
@@ -52,13 +52,17 @@ guest_add_program() { # root program: the program and the libraries it is linked
 }
 
 GUEST_PID=
+# What the guest has besides busybox: modules of its kernel, programs of this machine where they are installed, files.
+GUEST_MODULES="nvme_tcp ext4 crc32c_generic" GUEST_PROGRAMS="mke2fs e2fsck nvme" GUEST_FILES=()
 guest_start() { # script console seconds NAME=VALUE...: SCRIPT (busybox sh) becomes the guest's init; its console goes to the file CONSOLE
   local script=$1 console=$2 seconds=$3 root list=; shift 3
   root=$(mktemp -d "$WORK_DIR/guest.XXXXXX")
   mkdir -p "$root"/{bin,dev,proc,sys,m,etc,mnt,run,tmp}
   cp "$GUEST_CACHE/busybox/bin/busybox" "$root/bin/"
-  local program; for program in mke2fs e2fsck nvme; do command -v "$program" >/dev/null && guest_add_program "$root" "$program"; done
-  local file; for file in $(guest_modules virtio_pci virtio_net nvme_tcp ext4 crc32c_generic); do cp "$file" "$root/m/"; list="$list $(basename "$file")"; done
+  local program; for program in $GUEST_PROGRAMS; do command -v "$program" >/dev/null && guest_add_program "$root" "$program"; done
+  local file; for file in "${GUEST_FILES[@]}"; do mkdir -p "$root$(dirname "$file")"; cp -Ln "$file" "$root$file"; done
+  # shellcheck disable=SC2086
+  for file in $(guest_modules virtio_pci virtio_net $GUEST_MODULES); do cp "$file" "$root/m/"; list="$list $(basename "$file")"; done
   cat >"$root/init" <<INIT
 #!/bin/busybox sh
 /bin/busybox mkdir -p /sbin /usr/bin /usr/sbin /lib

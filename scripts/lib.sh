@@ -99,6 +99,29 @@ export_bdevs() { # host-nqn|any bdev...: transport, subsystem, namespaces, liste
   must_rpc nvmf_subsystem_add_listener \
     "{\"nqn\":\"$NQN\",\"listen_address\":{\"trtype\":\"TCP\",\"adrfam\":\"IPv4\",\"traddr\":\"127.0.0.1\",\"trsvcid\":\"$NODE_PORT\"}}" >/dev/null
 }
+# The same over iSCSI: open to every initiator of this machine unless the suite says otherwise.
+IQN=iqn.2026-01.io.pollux
+ISCSI_PORTS=()
+iscsi_portals() { # portal-group-tag count: that many free ports of 127.0.0.1, added to ISCSI_PORTS
+  local tag=$1 count=$2 i port list=
+  for ((i = 0; i < count; i++)); do
+    port=$(free_port) || die "no free port"
+    while [[ " ${ISCSI_PORTS[*]} " == *" $port "* ]]; do port=$(free_port) || die "no free port"; done
+    ISCSI_PORTS+=("$port"); list+="${list:+,}{\"host\":\"127.0.0.1\",\"port\":\"$port\"}"
+  done
+  must_rpc iscsi_create_portal_group "{\"tag\":$tag,\"portals\":[$list]}" >/dev/null
+}
+iscsi_initiators() { # initiator-group-tag name...: from 127.0.0.0/8
+  local tag=$1 names; shift
+  names=$(printf ',"%s"' "$@")
+  must_rpc iscsi_create_initiator_group "{\"tag\":$tag,\"initiators\":[${names:1}],\"netmasks\":[\"127.0.0.0/8\"]}" >/dev/null
+}
+iscsi_target() { # name portal-group:initiator-group json-of-authentication bdev...: LUNs count up from 0
+  local name=$1 map=$2 auth=$3 bdev lun=0 luns=; shift 3
+  for bdev; do luns+="${luns:+,}{\"bdev_name\":\"$bdev\",\"lun_id\":$lun}"; lun=$((lun + 1)); done
+  must_rpc iscsi_create_target_node "{\"name\":\"$IQN:$name\",\"alias_name\":\"$name\",\"pg_ig_maps\":[{\"pg_tag\":${map%:*},\"ig_tag\":${map#*:}}],
+    \"luns\":[$luns],\"queue_depth\":64,$auth}" >/dev/null
+}
 store_volume() { # file block-size store volume MiB: a log store on FILE and one thin volume in it, named STORE/VOLUME
   must_rpc bdev_uring_create "{\"filename\":\"$1\",\"name\":\"disk-$3\",\"block_size\":$2}" >/dev/null
   must_rpc bdev_lvol_create_lvstore "{\"bdev_name\":\"disk-$3\",\"lvs_name\":\"$3\"}" >/dev/null

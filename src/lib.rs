@@ -18,6 +18,8 @@ pub mod cluster;
 pub mod device;
 #[forbid(unsafe_code)]
 pub mod initiator;
+#[forbid(unsafe_code)]
+pub mod iscsi;
 pub mod mem;
 pub mod net;
 #[forbid(unsafe_code)]

@@ -1,4 +1,8 @@
-//! From the control plane's state to what the NVMe/TCP target exports: one immutable snapshot per change.
+//! From the control plane's state to what the targets export: one immutable snapshot each per change.
+
+mod iscsi;
+
+pub use iscsi::snapshot as iscsi;
 
 use crate::cluster::{self, State};
 use crate::nvmf::{Namespace, Referral, Snapshot, Subsystem, Transport, Visibility};
@@ -9,9 +13,9 @@ fn firmware() -> String {
     env!("CARGO_PKG_VERSION").chars().take(8).collect()
 }
 
-/// What `state` exports of the volumes in `table`. A namespace whose volume is not there (its device could not be
+/// What `state` exports over NVMe/TCP of the volumes in `table`. A namespace whose volume is not there (its device could not be
 /// opened) is left out until it is.
-pub fn snapshot(state: &State, table: &Table) -> Snapshot {
+pub fn nvmf(state: &State, table: &Table) -> Snapshot {
     let subsystems = state.subsystems().filter(|s| !s.nqn.is_discovery()).map(|s| subsystem(s, table)).collect();
     Snapshot {
         generation: state.generation(),

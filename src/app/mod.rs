@@ -3,6 +3,7 @@
 
 mod cores;
 mod devices;
+mod doors;
 mod exports;
 mod node;
 mod serve;

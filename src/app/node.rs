@@ -5,20 +5,23 @@ use super::cores::{Carrier, Cores};
 use super::devices::{self, Devices, OpenDevice};
 use super::exports;
 use super::stores::{self, OpenStore, StartConfig, Stores};
-use super::turn::Core;
-use crate::base::VolumeId;
+use super::turn::{Core, Exports};
+use crate::base::limits::{ATOMIC_BYTES, RAM_ATOMIC_BYTES};
+use crate::base::{CoreId, VolumeId};
 use crate::cluster::{
-    ControllerReport, CoreIoStat, DelayTimes, DeviceReport, DeviceSpec, FaultOrder, IoStat, Node, NodeError, Nqn,
-    OpStat, PollGroupReport, PoolReport, QpairReport, ReactorReport, ScrubReport, State, StoreName, StoreSummary,
-    StoreUsage, Volume,
+    ControllerReport, CoreIoStat, DelayTimes, DeviceReport, DeviceSpec, FaultOrder, IoStat, IscsiConnectionReport,
+    IscsiPhase, Node, NodeError, Nqn, OpStat, PollGroupReport, PoolReport, Protocol, QpairReport, ReactorReport,
+    ScrubReport, State, StoreName, StoreSummary, StoreUsage, Volume,
 };
 use crate::mem::PoolStats;
 use crate::net::NetError;
-use crate::nvmf;
 use crate::reactor::{CoreStats, Poll, Reactors};
 use crate::repl::Home;
 use crate::store::Name;
+use crate::trace::Histogram;
+use crate::volume::reserve::{Refused, Told};
 use crate::volume::{Counter, Entry, Info, Table};
+use crate::{iscsi, nvmf};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,6 +50,8 @@ pub struct LocalNode<C: Carrier> {
     reactors: Rc<RefCell<Reactors>>,
     poll: Poll,
     inner: RefCell<Inner>,
+    /// Held while a table of volumes is on its way to the cores.
+    tables: tokio::sync::Mutex<()>,
     started: std::time::Instant,
     stopping: Rc<Notify>,
     /// Limits of every slice.
@@ -63,7 +68,16 @@ impl<C: Carrier> LocalNode<C> {
         stopping: Rc<Notify>,
         limits: crate::store::Limits,
     ) -> LocalNode<C> {
-        LocalNode { cores, reactors, poll, inner: RefCell::default(), started, stopping, limits }
+        LocalNode {
+            cores,
+            reactors,
+            poll,
+            inner: RefCell::default(),
+            tables: tokio::sync::Mutex::new(()),
+            started,
+            stopping,
+            limits,
+        }
     }
 
     /// Ends everything in order: hosts' connections, then the stores with a checkpoint each, then the devices.
@@ -95,8 +109,7 @@ impl<C: Carrier> LocalNode<C> {
     /// Exports nothing any more, and waits (a little) for what hosts had open to end.
     async fn end_connections(&self) -> Result<(), NodeError> {
         self.inner.borrow_mut().exported = None;
-        let nothing = Arc::new(nvmf::Snapshot::default());
-        self.cores.each(move |core, _| core.export(nothing.clone())).await?;
+        self.cores.each(move |core, _| core.export(&Exports::default())).await?;
         let ended = self.cores.until(|core| core.connections() == 0);
         tokio::time::timeout(LINGER, ended).await.unwrap_or(Ok(()))
     }
@@ -104,7 +117,7 @@ impl<C: Carrier> LocalNode<C> {
     /// What went wrong between hosts and the target, summed over the cores: (what, how often since start).
     pub async fn troubles(&self) -> Vec<(&'static str, u64)> {
         let of = |core: &mut Core, _| {
-            let s = core.target().stats();
+            let s = core.nvmf().stats();
             [
                 ("connections refused by a limit", s.refused),
                 ("Connect commands refused", s.connects_refused),
@@ -125,10 +138,30 @@ impl<C: Carrier> LocalNode<C> {
         sum
     }
 
+    /// Tells all cores whom a change of reservations affects, then the one that ordered it what became of it.
+    pub async fn reserved(&self, core: CoreId, order: iscsi::Order, result: Result<Vec<Told>, Refused>) {
+        let answer = result.as_ref().map(drop).map_err(|e| *e);
+        let answered = async {
+            if let Ok(told) = result
+                && !told.is_empty()
+            {
+                let told: Arc<[Told]> = told.into();
+                self.cores.each(move |core, _| core.told(order.volume, &told)).await?;
+            }
+            if order.token != iscsi::NOBODY {
+                self.cores.on(core, move |core, now| core.reserved(now, order.token, answer)).await?;
+            }
+            Ok::<(), NodeError>(())
+        };
+        // Only a core that is ending does not take it, and its hosts' connections end with it.
+        if let Err(e) = answered.await {
+            tracing::debug!("an answer to a reservation: {e}");
+        }
+    }
+
     /// Shows every core the volumes that exist now.
     async fn republish(&self) -> Result<(), NodeError> {
-        let table = Arc::new(table(&self.inner.borrow()));
-        self.cores.each(move |core, _| core.front().configure(table.clone())).await?;
+        self.retable().await?;
         // A changed size must also reach the namespaces.
         let exported = self.inner.borrow().exported.clone();
         if let Some(state) = exported {
@@ -137,9 +170,20 @@ impl<C: Carrier> LocalNode<C> {
         Ok(())
     }
 
+    /// Gives every core the table of volumes as it is now. Tables overtake each other on no core: hosts change
+    /// reservations while administrators change volumes.
+    async fn retable(&self) -> Result<(), NodeError> {
+        let _turn = self.tables.lock().await;
+        let table = Arc::new(table(&self.inner.borrow()));
+        self.cores.each(move |core, _| core.front().configure(table.clone())).await.map(drop)
+    }
+
     async fn export(&self, state: &Arc<State>) -> Result<(), NodeError> {
-        let snapshot = Arc::new(exports::snapshot(state, &table(&self.inner.borrow())));
-        self.cores.each(move |core, _| core.export(snapshot.clone())).await?;
+        let exports = {
+            let table = table(&self.inner.borrow());
+            Exports { nvmf: Arc::new(exports::nvmf(state, &table)), iscsi: Arc::new(exports::iscsi(state, &table)) }
+        };
+        self.cores.each(move |core, _| core.export(&exports)).await?;
         Ok(())
     }
 
@@ -185,16 +229,23 @@ impl<C: Carrier> LocalNode<C> {
 
 /// The table of all volumes.
 fn table(inner: &Inner) -> Table {
-    let devices = inner.devices.iter().map(|(id, d)| Entry { info: device_info(*id, d), home: Home::Raw(d.number) });
+    let reserved = |id| inner.exported.as_ref().map(|state| state.reservations(id)).unwrap_or_default();
+    let devices = inner.devices.iter().map(|(id, d)| Entry {
+        info: device_info(*id, d),
+        home: Home::Raw(d.number),
+        reservations: reserved(*id),
+    });
+    let reserved = &reserved;
     let volumes = inner.stores.iter().flat_map(|(_, s)| {
         let home = Home::Log { store: s.number, slices: s.slices };
-        s.volumes.values().map(move |v| Entry { info: volume_info(v), home })
+        s.volumes.values().map(move |v| Entry { info: volume_info(v), home, reservations: reserved(v.id) })
     });
     Table::new(devices.chain(volumes))
 }
 
 fn device_info(id: VolumeId, device: &OpenDevice) -> Info {
     let r = &device.report;
+    let atomic = RAM_ATOMIC_BYTES as u32 / r.block_size;
     Info {
         id,
         block_size: r.block_size,
@@ -203,6 +254,8 @@ fn device_info(id: VolumeId, device: &OpenDevice) -> Info {
         thin: r.discard,
         read_only: r.read_only,
         volatile_cache: r.volatile_cache,
+        // What a disk says of itself holds for power cuts, not for what a page cache shows meanwhile: only memory counts.
+        atomic_blocks: if device.medium.file().is_none() { atomic } else { 1 },
     }
 }
 
@@ -215,6 +268,7 @@ fn volume_info(volume: &Volume) -> Info {
         thin: true,
         read_only: volume.read_only,
         volatile_cache: false,
+        atomic_blocks: ATOMIC_BYTES as u32 / volume.block_size,
     }
 }
 
@@ -418,10 +472,14 @@ impl<C: Carrier> Node for LocalNode<C> {
 
     async fn publish(&self, state: Arc<State>) {
         self.inner.borrow_mut().exported = Some(state.clone());
-        if let Err(e) = self.export(&state).await {
+        let published = async {
+            self.retable().await?;
+            self.export(&state).await
+        };
+        if let Err(e) = published.await {
             tracing::warn!("publish: {e}");
         }
-        let settled = self.cores.until(|core| core.target().settled());
+        let settled = self.cores.until(|core| core.settled());
         if tokio::time::timeout(SETTLE, settled).await.is_err() {
             tracing::error!(
                 "commands of hosts that have lost their right to them are still under way after {} s: a device holds them",
@@ -430,11 +488,18 @@ impl<C: Carrier> Node for LocalNode<C> {
         }
     }
 
-    async fn listen(&self, addr: SocketAddr) -> Result<(), NodeError> {
+    async fn reserve(&self, state: Arc<State>) {
+        self.inner.borrow_mut().exported = Some(state);
+        if let Err(e) = self.retable().await {
+            tracing::warn!("reservations: {e}");
+        }
+    }
+
+    async fn listen(&self, addr: SocketAddr, protocol: Protocol) -> Result<(), NodeError> {
         // Cores share the port among themselves only: somebody else on it must be noticed, which the kernel does for
         // an exclusive socket.
         drop(std::net::TcpListener::bind(addr).map_err(|e| bind_error(&e))?);
-        let made = self.cores.each(move |core, _| core.listen(addr).map_err(|e| listen_error(&e))).await?;
+        let made = self.cores.each(move |core, _| core.listen(addr, protocol).map_err(|e| listen_error(&e))).await?;
         let failed = made.into_iter().find_map(Result::err);
         if let Some(e) = failed {
             self.unlisten(addr).await;
@@ -519,7 +584,7 @@ impl<C: Carrier> Node for LocalNode<C> {
 
     async fn poll_groups(&self) -> Vec<PollGroupReport> {
         let of = |core: &mut Core, _| {
-            let s = core.target().stats();
+            let s = core.nvmf().stats();
             PollGroupReport {
                 admin_qpairs: s.admin_queues,
                 io_qpairs: s.io_queues,
@@ -536,7 +601,7 @@ impl<C: Carrier> Node for LocalNode<C> {
     async fn controllers(&self, nqn: &Nqn) -> Vec<ControllerReport> {
         let nqn = nqn.as_str().to_owned();
         let of = move |core: &mut Core, _| {
-            let ours = core.target().controllers().filter(|c| c.subnqn == nqn);
+            let ours = core.nvmf().controllers().filter(|c| c.subnqn == nqn);
             let report = |c: nvmf::ControllerReport| ControllerReport {
                 cntlid: c.cntlid,
                 host: c.hostnqn,
@@ -552,7 +617,7 @@ impl<C: Carrier> Node for LocalNode<C> {
     async fn qpairs(&self, nqn: &Nqn) -> Vec<QpairReport> {
         let nqn = nqn.as_str().to_owned();
         let of = move |core: &mut Core, _| {
-            let ours = core.target().queues().filter(|q| q.subnqn == nqn);
+            let ours = core.nvmf().queues().filter(|q| q.subnqn == nqn);
             let report = |q: nvmf::QueueReport| QpairReport {
                 cntlid: q.cntlid,
                 qid: q.qid,
@@ -564,6 +629,45 @@ impl<C: Carrier> Node for LocalNode<C> {
             ours.map(report).collect::<Vec<_>>()
         };
         self.cores.each(of).await.unwrap_or_default().into_iter().flatten().collect()
+    }
+
+    async fn iscsi_connections(&self) -> Vec<IscsiConnectionReport> {
+        let of = |core: &mut Core, _| {
+            let report = |c: iscsi::ConnectionReport| IscsiConnectionReport {
+                id: c.id,
+                cid: c.cid,
+                tsih: c.tsih,
+                phase: IscsiPhase::Full,
+                core: c.core,
+                initiator: c.initiator,
+                target: c.target.unwrap_or_default(),
+                peer: c.peer,
+                local: c.portal,
+            };
+            core.iscsi().connections().map(report).collect::<Vec<_>>()
+        };
+        self.cores.each(of).await.unwrap_or_default().into_iter().flatten().collect()
+    }
+
+    async fn request_logout(&self, target: u32, portal_group: Option<u16>) {
+        let asked = self.cores.each(move |core, now| core.request_logout(now, target, portal_group)).await;
+        if let Err(e) = asked {
+            tracing::warn!("logout requests: {e}");
+        }
+    }
+
+    async fn set_histogram(&self, target: u32, on: bool) {
+        if let Err(e) = self.cores.each(move |core, _| core.set_histogram(target, on)).await {
+            tracing::warn!("histogram: {e}");
+        }
+    }
+
+    async fn histogram(&self, target: u32) -> Option<Histogram> {
+        let parts = self.cores.each(move |core, _| core.iscsi().histogram(target).cloned()).await.unwrap_or_default();
+        parts.into_iter().flatten().reduce(|mut all, part| {
+            all.merge(&part);
+            all
+        })
     }
 
     fn now_ns(&self) -> u64 {

@@ -7,12 +7,12 @@ use crate::base::{CoreId, VolumeId};
 use crate::cluster::{Control, Declared, Journal, JournalError};
 use crate::mem::{Pool, Sizing, Span};
 use crate::net::{AnyNet, Engine, NetError, TcpConfig};
-use crate::nvmf::{self, Target};
-use crate::reactor::{self, Builder, ControlSender, Poll, Reactors};
+use crate::reactor::{self, Builder, ControlReceiver, ControlSender, Peer, Poll, Reactors};
 use crate::repl::{Local, LocalConfig};
 use crate::rpc::{Context, Logging, Server, ServerError};
 use crate::store;
 use crate::volume::{Front, FrontConfig};
+use crate::{iscsi, nvmf};
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -43,6 +43,8 @@ pub struct Options {
     pub tcp: TcpConfig,
     /// Limits of the NVMe/TCP target.
     pub nvmf: nvmf::Config,
+    /// Limits of the iSCSI target.
+    pub iscsi: iscsi::Config,
     /// Limits of every slice of a store.
     pub store: store::Limits,
     /// What the configuration file declares to exist.
@@ -67,6 +69,7 @@ impl Default for Options {
             engine: Engine::default(),
             tcp: TcpConfig::default(),
             nvmf: nvmf::Config::default(),
+            iscsi: iscsi::Config::default(),
             store: store::Limits::default(),
             declared: Declared::default(),
             wait_for_rpc: false,
@@ -100,6 +103,9 @@ pub enum ServeError {
     /// The control thread's runtime.
     #[error("control thread: {0}")]
     Runtime(std::io::Error),
+    /// Unpredictable bytes, which CHAP challenges are made of.
+    #[error("the system's random bytes: {0}")]
+    Random(getrandom::Error),
     /// Reactors that did not end in time.
     #[error("reactors {0:?} did not stop")]
     Stop(Vec<CoreId>),
@@ -141,7 +147,8 @@ pub fn serve(options: &Options, logging: Logging, ready: impl FnOnce()) -> Resul
     let cores = Cores::new(Mailboxes(running.to_cores), options.cpus.len() as u16);
     let node = LocalNode::new(cores, reactors.clone(), options.poll, started, stopping.clone(), options.store.clone());
     let context = Context::new(Control::new(node, journal, state), logging, options.declared.clone());
-    let served = runtime.block_on(control(options, &context, &reactors, &stopping, ready));
+    let mut asked = running.from_cores;
+    let served = runtime.block_on(control(options, &context, &reactors, &stopping, &mut asked, ready));
     drop(context);
     let reactors = Rc::into_inner(reactors).expect("the node was dropped with its context").into_inner();
     reactors.stop();
@@ -155,6 +162,7 @@ async fn control(
     context: &Rc<Context<LocalNode<Mailboxes>>>,
     reactors: &Rc<RefCell<Reactors>>,
     stopping: &Rc<Notify>,
+    asked: &mut ControlReceiver<Message>,
     ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let server = Server::bind(&options.rpc_socket, options.rpc)?;
@@ -181,9 +189,32 @@ async fn control(
     tokio::select! {
         () = server.run(context.clone(), stop) => {}
         () = watch => {}
+        () = answer(&context.control, asked) => {}
     }
     context.control.node().close_all().await;
     Ok(())
+}
+
+/// Carries out what cores ask of the control plane, in the order it was asked.
+async fn answer(control: &Control<LocalNode<Mailboxes>>, asked: &mut ControlReceiver<Message>) {
+    loop {
+        let (from, message) = match asked.recv().await {
+            Ok(received) => received,
+            Err(e) => {
+                // Without this eye nothing that hosts reserve could be decided any more; look now and then instead.
+                tracing::error!("messages of the reactors cannot be awaited: {e}");
+                tokio::time::sleep(WATCH_EVERY).await;
+                continue;
+            }
+        };
+        match (from, message) {
+            (Peer::Core(core), Message::Reserve(order)) => {
+                let result = control.reserve(order.volume, &order.who, &order.op).await;
+                control.node().reserved(core, order, result).await;
+            }
+            _ => unreachable!("cores ask for reservations only"),
+        }
+    }
 }
 
 /// Done when the process is asked to end, by signal or by RPC.
@@ -214,19 +245,22 @@ fn builders(options: &Options) -> Result<Vec<Builder<Core, NetError>>, ServeErro
     }
     let spans: Arc<[Span]> = spans.into();
     let cores = options.cpus.len() as u16;
-    let builder = |pool: Pool| -> Builder<Core, NetError> {
+    let builder = |pool: Pool| -> Result<Builder<Core, NetError>, ServeError> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(ServeError::Random)?;
         let (spans, options) = (spans.clone(), options.clone());
-        Box::new(move |id| {
+        Ok(Box::new(move |id| {
             let local = Local::new(LocalConfig::default());
             let parts = Parts {
                 pool,
                 spans,
                 net: AnyNet::new(options.engine, options.tcp.clone())?,
-                target: Target::new(id, cores, &options.nvmf),
+                nvmf: nvmf::Target::new(id, cores, &options.nvmf),
+                iscsi: iscsi::Target::new(id, cores, &options.iscsi, seed),
                 front: Front::new(id, cores, FrontConfig::default(), local),
             };
             Ok(Core::new(id, parts))
-        })
+        }))
     };
-    Ok(pools.into_iter().map(builder).collect())
+    pools.into_iter().map(builder).collect()
 }

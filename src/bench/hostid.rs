@@ -1,7 +1,9 @@
-//! Who this host is to a target: the NQN and identifier that nvme-cli keeps, else ones made from the machine id, so that
+//! Who this host is to a target: the NQN and identifier that nvme-cli keeps, the name that
+//! open-iscsi keeps, else ones made from the machine id, so that
 //! they are the same in every run.
 
 use super::target::identity_of;
+use crate::wire::iscsi::value::is_name;
 
 /// A host's names.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,7 +17,6 @@ pub struct HostId {
 /// This machine's names. `nqn` overrides the NQN; the identifier is then made from it, since a target takes an NQN
 /// with two identifiers for two hosts.
 pub fn this_host(nqn: Option<&str>) -> HostId {
-    let read = |path: &str| std::fs::read_to_string(path).ok().map(|s| s.trim().to_owned()).filter(|s| !s.is_empty());
     if let Some(nqn) = nqn {
         return HostId { nqn: nqn.to_owned(), id: uuid_of(nqn) };
     }
@@ -24,9 +25,32 @@ pub fn this_host(nqn: Option<&str>) -> HostId {
     {
         return HostId { nqn, id: id.into_bytes() };
     }
-    let machine = read("/etc/machine-id").or_else(|| read("/proc/sys/kernel/hostname")).unwrap_or_default();
-    let id = uuid_of(&machine);
+    let id = uuid_of(&machine());
     HostId { nqn: format!("nqn.2014-08.org.nvmexpress:uuid:{}", uuid::Uuid::from_bytes(id)), id }
+}
+
+/// The text of a file, if it has any.
+fn read(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok().map(|s| s.trim().to_owned()).filter(|s| !s.is_empty())
+}
+
+/// What tells this machine from others.
+fn machine() -> String {
+    read("/etc/machine-id").or_else(|| read("/proc/sys/kernel/hostname")).unwrap_or_default()
+}
+
+/// This machine's iSCSI name: `name`, else the one that open-iscsi keeps, else one made from the machine id.
+pub fn initiator_name(name: Option<&str>) -> String {
+    if let Some(name) = name {
+        return name.to_owned();
+    }
+    let kept = std::fs::read_to_string("/etc/iscsi/initiatorname.iscsi").unwrap_or_default();
+    let kept = kept.lines().find_map(|line| line.trim().strip_prefix("InitiatorName=")).map(str::trim);
+    if let Some(name) = kept.filter(|name| is_name(name)) {
+        return name.to_owned();
+    }
+    let id = uuid_of(&machine());
+    format!("iqn.2024-01.io.pollux:{}", uuid::Uuid::from_bytes(id))
 }
 
 /// A UUID (version 8, RFC 9562) that depends on nothing but `seed`.
@@ -54,5 +78,8 @@ mod tests {
         assert_eq!(named.nqn, "nqn.2024-01.lab:h1");
         assert_ne!(named.id, this_host(Some("nqn.2024-01.lab:h2")).id);
         assert_eq!(uuid::Uuid::from_bytes(named.id).get_version_num(), 8);
+        let name = initiator_name(None);
+        assert!(is_name(&name) && name == initiator_name(None), "{name}");
+        assert_eq!(initiator_name(Some("iqn.2024-01.lab:h1")), "iqn.2024-01.lab:h1");
     }
 }

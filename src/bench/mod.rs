@@ -8,7 +8,7 @@
 //!    |   \
 //!    |    verify   stamps what is written, judges what is read, keeps a log across runs
 //!    |
-//!   target   nvme (initiator) | device | store
+//!   target   remote (initiator) | device | store
 //! ```
 //! One worker is one thread with its own target and its own part of the range; nothing is shared but counters.
 
@@ -20,9 +20,9 @@ pub mod device;
 pub mod echo;
 pub mod hostid;
 pub mod latency;
-pub mod nvme;
 pub mod plot;
 pub mod progress;
+pub mod remote;
 pub mod report;
 pub mod run;
 pub mod store;

@@ -1,10 +1,9 @@
 //! A whole run: opens the targets, cuts the range between workers, starts a thread for each, watches them, and makes the
 //! report. Called by the command line.
 
+mod open;
+
 use super::clock::Clock;
-use super::device::Device;
-use super::hostid::this_host;
-use super::nvme::Nvme;
 use super::plot;
 use super::progress::{EVERY, Progress};
 use super::report::{Report, Setting};
@@ -18,13 +17,10 @@ use super::verify::log::{Identity, Log};
 use super::verify::{Setup, Verifier};
 use super::worker::{Passes, Plan, Results, Shared, Stopped, Worker};
 use super::workload::{Pattern, Skew, Spec};
-use crate::base::{BLOCK, CoreId};
-use crate::initiator::Config;
+use crate::auth::chap::Algorithm;
+use crate::base::BLOCK;
 use crate::initiator::url::Url;
-use crate::net::{Tcp, TcpConfig};
 use crate::store::Limits;
-use crate::wire::nvme_tcp::Digests;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -33,7 +29,7 @@ use std::time::{Duration, SystemTime};
 /// What to drive.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A namespace behind NVMe/TCP.
+    /// A volume behind NVMe/TCP or iSCSI.
     Url(Url),
     /// A device.
     Device(crate::device::Spec),
@@ -124,10 +120,18 @@ pub struct Options {
     pub prefill: bool,
     /// Verify mode.
     pub verify: Option<Verify>,
-    /// NVMe/TCP digests.
-    pub digests: Digests,
+    /// Ask for header digests.
+    pub header_digest: bool,
+    /// Ask for data digests.
+    pub data_digest: bool,
     /// NVMe/TCP host NQN.
     pub hostnqn: Option<String>,
+    /// iSCSI initiator name.
+    pub initiator: Option<String>,
+    /// Name and secret that an iSCSI target must prove itself with.
+    pub chap_target: Option<(String, String)>,
+    /// CHAP algorithms to offer to an iSCSI target; empty: all.
+    pub chap_algorithms: Vec<Algorithm>,
     /// Longest time for one request.
     pub timeout: Duration,
     /// After a lost connection, connect again for this long.
@@ -181,15 +185,18 @@ pub fn run(options: &Options) -> Result<(Report, Ending), RunError> {
     let clock = Clock::start();
     match &options.source {
         Source::Url(url) => {
-            let addr = resolve(url)?;
-            let (url, options_) = (url.clone(), options.clone());
-            drive(options, move |index| open_nvme(&options_, &url, addr, index, &clock), clock)
+            let addr = open::resolve(url)?;
+            let options_ = options.clone();
+            match url.clone() {
+                Url::Nvme(url) => drive(options, move |i| open::nvme(&options_, &url, addr, i, &clock), clock),
+                Url::Iscsi(url) => drive(options, move |i| open::iscsi(&options_, &url, addr, i, &clock), clock),
+            }
         }
         Source::Device(spec) => {
             let refused = |e: crate::device::OpenError| RunError::Target(spec.to_string(), e.to_string());
             let medium = crate::device::Medium::open(spec).map_err(refused)?;
             let options_ = options.clone();
-            drive(options, move |index| open_device(&options_, &medium, index), clock)
+            drive(options, move |index| open::device(&options_, &medium, index), clock)
         }
         Source::Store(spec, store) => run_store(options, spec, store, clock),
     }
@@ -202,42 +209,6 @@ fn share(total: u64, index: usize, workers: usize) -> u64 {
 
 fn workers(options: &Options) -> usize {
     options.cores.len().clamp(1, usize::from(options.conns))
-}
-
-fn resolve(url: &Url) -> Result<SocketAddr, RunError> {
-    let refused = |why: String| RunError::Target(url.to_string(), why);
-    let mut addrs = (url.host.as_str(), url.port).to_socket_addrs().map_err(|e| refused(e.to_string()))?;
-    addrs.next().ok_or_else(|| refused("the name has no address".into()))
-}
-
-/// Worker `index`'s association.
-fn open_nvme(
-    options: &Options,
-    url: &Url,
-    addr: SocketAddr,
-    index: usize,
-    clock: &Clock,
-) -> Result<Nvme<Tcp>, RunError> {
-    let refused = |why: String| RunError::Target(url.to_string(), why);
-    let host = this_host(options.hostnqn.as_deref());
-    let mut config = Config::new(addr, &url.nqn, &host.nqn, host.id);
-    config.nsid = url.nsid;
-    config.queues = share(u64::from(options.conns), index, workers(options)) as u16;
-    config.depth = options.depth;
-    config.digests = options.digests;
-    config.command_ms = options.timeout.as_millis() as u64;
-    config.reconnect_ms = options.reconnect.as_millis() as u64;
-    let tcp = TcpConfig { conns_max: usize::from(config.queues) + 1, ..TcpConfig::default() };
-    let net = Tcp::new(tcp).map_err(|e| refused(e.to_string()))?;
-    Nvme::connect(config, url.to_string(), options.block_bytes, net, clock).map_err(|e| refused(e.to_string()))
-}
-
-/// Worker `index`'s queue.
-fn open_device(options: &Options, medium: &crate::device::Medium, index: usize) -> Result<Device, RunError> {
-    let queues = share(u64::from(options.conns), index, workers(options)) as u32;
-    let depth = queues * u32::from(options.depth);
-    Device::open(medium, CoreId(index as u16), depth, options.block_bytes)
-        .map_err(|e| RunError::Target(medium.spec().to_string(), e.to_string()))
 }
 
 /// A run on a store: the plain workload, or one of the special measurements.

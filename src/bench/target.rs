@@ -1,5 +1,5 @@
 //! What the load generator drives: anything that takes block requests and reports how they ended. Implemented by the
-//! NVMe/TCP initiator, by a device's queue and by a slice of the log store; the engine above knows only this trait.
+//! initiators of both protocols, by a device's queue and by a slice of the log store; the engine above knows only this trait.
 //!
 //! What stays true: a request that was accepted is reported exactly once, also when the connection behind it breaks;
 //! a buffer handed over with a request goes back to [`Target::pool`] by itself, except a read's, which comes with the
@@ -62,6 +62,9 @@ pub enum Fault {
     /// The target answered with an NVMe status outside the shared vocabulary: code type and code.
     #[error("NVMe status {0:x}h/{1:02x}h")]
     Nvme(u8, u8),
+    /// The target answered with a SCSI status outside the shared vocabulary: status, sense key, additional sense code.
+    #[error("SCSI status {0:02x}h, sense {1:x}h/{2:04x}h")]
+    Scsi(u8, u8, u16),
     /// The connection ended before an answer came: a write may or may not have happened.
     #[error("connection lost")]
     Lost,

@@ -1,6 +1,8 @@
 //! End to end over kernel TCP: the bench with its initiator against this project's own target, on a memory volume that can
 //! vanish, come back and misbehave.
 
+mod iscsi;
+
 use super::run::tests::options;
 use super::run::{Ending, Options, Source, Verify, run};
 use super::units::ByteRange;
@@ -11,13 +13,13 @@ use crate::mem::{Class, Pool};
 use crate::net::{Net, Tcp, TcpConfig};
 use crate::nvmf::{Config, Namespace, Snapshot, Subsystem, Target, Transport};
 use crate::volume::{Completion, Info, Kind, Payload, Request, Submit, Volumes};
-use crate::wire::nvme_tcp::Digests;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 const NQN: &str = "nqn.2024-01.io.pollux:bench";
+const URL: &str = "nvme+tcp://127.0.0.1:{port}/nqn.2024-01.io.pollux:bench";
 const BLOCKS: u64 = 2048;
 
 /// What the volume does wrong.
@@ -67,21 +69,36 @@ impl Volumes for Memory {
             pool.put(unused);
         }
         self.served.fetch_add(1, Ordering::Relaxed);
-        Submit::Done(Completion { tag: request.tag, status, buf })
+        Submit::Done(Completion::plain(request.tag, status, buf))
     }
 }
 
 /// A target on a thread of its own.
 struct Server {
     port: u16,
+    /// What it serves, as an address with `{port}` in it.
+    url: &'static str,
     stop: Arc<AtomicBool>,
     served: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Runs a target on a port until told to stop; says which port it is.
+type Serve = fn(Memory, u16, &AtomicBool, &std::sync::mpsc::Sender<u16>);
+
 impl Server {
-    /// `port` 0: any.
+    /// A target of NVMe/TCP; `port` 0: any.
     fn start(bytes: &Arc<Mutex<Vec<u8>>>, block_size: u32, vice: Vice, port: u16) -> Server {
+        Server::of((URL, serve), bytes, block_size, vice, port)
+    }
+
+    fn of(
+        (url, serve): (&'static str, Serve),
+        bytes: &Arc<Mutex<Vec<u8>>>,
+        block_size: u32,
+        vice: Vice,
+        port: u16,
+    ) -> Server {
         let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (tell, told) = std::sync::mpsc::channel();
         let (bytes, stop_, served_) = (Arc::clone(bytes), Arc::clone(&stop), Arc::clone(&served));
@@ -94,15 +111,16 @@ impl Server {
                 thin: true,
                 read_only: false,
                 volatile_cache: false,
+                atomic_blocks: 1,
             };
             let volumes = Memory { info, bytes, vice, rng: Rng::new(3), served: served_ };
             serve(volumes, port, &stop_, &tell);
         });
-        Server { port: told.recv().unwrap(), stop, served, thread: Some(thread) }
+        Server { port: told.recv().unwrap(), url, stop, served, thread: Some(thread) }
     }
 
     fn url(&self) -> Source {
-        Source::Url(format!("nvme+tcp://127.0.0.1:{}/{NQN}", self.port).parse().unwrap())
+        Source::Url(self.url.replace("{port}", &self.port.to_string()).parse().unwrap())
     }
 
     /// Gone without a word, as after kill -9: connections are reset by the kernel.
@@ -182,16 +200,16 @@ fn verifying(server: &Server, verify: Verify) -> Options {
 
 #[test]
 fn verified_load_over_tcp_in_every_shape() {
-    for (block_size, block_bytes, conns, digests) in [
-        (4096, 4096, 1, Digests::default()),
-        (512, 512, 2, Digests { header: true, data: true }),
-        (4096, 16384, 3, Digests { header: false, data: true }),
+    for (block_size, block_bytes, conns, header_digest, data_digest) in [
+        (4096, 4096, 1, false, false),
+        (512, 512, 2, true, true),
+        (4096, 16384, 3, false, true),
         // Beyond in-capsule data: by R2T.
-        (512, 131_072, 2, Digests::default()),
+        (512, 131_072, 2, false, false),
     ] {
         let server = Server::start(&memory(), block_size, Vice::None, 0);
         let o = verifying(&server, Verify::default());
-        let o = Options { block_bytes, conns, digests, count: Some(600), flush_every: 50, ..o };
+        let o = Options { block_bytes, conns, header_digest, data_digest, count: Some(600), flush_every: 50, ..o };
         let (report, ending) = run(&o).unwrap();
         assert_eq!((ending, report.errors, report.verify_errors), (Ending::Whole, 0, 0), "{block_bytes}: {report:?}");
         assert_eq!((report.ops, report.setting.connections), (600, u32::from(conns)));

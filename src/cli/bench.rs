@@ -1,5 +1,6 @@
 //! `pollux bench`: its arguments, and from them to a run.
 
+use crate::auth::chap::Algorithm;
 use crate::bench::echo;
 use crate::bench::report::{Report, Setting};
 use crate::bench::run::{self, Ending, Options, Source, StoreRun, Verify};
@@ -9,7 +10,7 @@ use crate::bench::worker::Results;
 use crate::bench::workload::{Pattern, Skew};
 use crate::initiator::url::Url;
 use crate::store::Limits;
-use crate::wire::nvme_tcp::Digests;
+use crate::wire::iscsi::value::is_name;
 use clap::{ArgGroup, ValueEnum};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
@@ -46,6 +47,7 @@ hold the newest acknowledged generation or a later one that was sent, never an o
 Examples:
   pollux bench --url nvme+tcp://127.0.0.1:4420/nqn.2024-01.io.pollux:vol1 --rw randread --qd 32 --time 10
   pollux bench --url ... --rw randrw --rwmix 70 --bs 8k --qd 16 --conns 4 --verify --verify-log /tmp/v --json
+  pollux bench --url iscsi://user%secret@127.0.0.1:3260/iqn.2024-01.io.pollux:t1/0 --rw randread --qd 32
   pollux bench --device ram:1g --rw randwrite --qd 32 --count 1m
   pollux bench --store file:/data/disk,size=8g --rw randwrite --qd 32 --verify
   pollux bench --store ram:1g --fill 70,80,90 --skew 80/20 --overwrites 5
@@ -101,7 +103,7 @@ impl Rw {
 #[command(after_help = AFTER_HELP)]
 #[command(group = ArgGroup::new("what").required(true).args(["url", "device", "store", "echo", "echo_server"]))]
 pub struct Args {
-    /// A namespace behind NVMe/TCP: nvme+tcp://HOST:PORT/NQN[?nsid=N]
+    /// A volume behind NVMe/TCP, nvme+tcp://HOST:PORT/NQN[?nsid=N], or iSCSI, iscsi://[USER%SECRET@]HOST:PORT/IQN/LUN
     #[arg(long, value_name = "URL")]
     pub url: Option<Url>,
     /// A device by its spec: ram:SIZE, uring:PATH, ...
@@ -201,15 +203,24 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub segment: Option<u64>,
 
-    /// Ask for NVMe/TCP header digests
+    /// Ask for header digests
     #[arg(long)]
     pub hdgst: bool,
-    /// Ask for NVMe/TCP data digests
+    /// Ask for data digests
     #[arg(long)]
     pub ddgst: bool,
     /// NQN of this host [default: /etc/nvme/hostnqn, else made from the machine id]
     #[arg(long, value_name = "NQN", value_parser = parse_nqn)]
     pub hostnqn: Option<String>,
+    /// iSCSI name of this host [default: /etc/iscsi/initiatorname.iscsi, else made from the machine id]
+    #[arg(long, value_name = "IQN", value_parser = parse_iscsi_name)]
+    pub initiator: Option<String>,
+    /// Have an iSCSI target prove itself too (mutual CHAP)
+    #[arg(long, value_name = "USER%SECRET", value_parser = parse_chap)]
+    pub chap_target: Option<(String, String)>,
+    /// CHAP algorithms to offer, best first: md5, sha1, sha256, sha3-256 [default: all, the strongest first]
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', value_parser = parse_algorithm)]
+    pub chap_algorithms: Vec<Algorithm>,
     /// Give up on a request after so long
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub timeout: Duration,
@@ -280,6 +291,25 @@ fn parse_nqn(text: &str) -> Result<String, String> {
     if valid { Ok(text.to_owned()) } else { Err(format!("`{text}` is not an NQN")) }
 }
 
+fn parse_iscsi_name(text: &str) -> Result<String, String> {
+    if is_name(text) { Ok(text.to_owned()) } else { Err(format!("`{text}` is not an iSCSI name")) }
+}
+
+fn parse_chap(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('%').filter(|(user, secret)| !user.is_empty() && !secret.is_empty());
+    parts.map(|(user, secret)| (user.into(), secret.into())).ok_or_else(|| "this is not USER%SECRET".into())
+}
+
+fn parse_algorithm(text: &str) -> Result<Algorithm, String> {
+    match text {
+        "md5" => Ok(Algorithm::Md5),
+        "sha1" => Ok(Algorithm::Sha1),
+        "sha256" => Ok(Algorithm::Sha256),
+        "sha3-256" => Ok(Algorithm::Sha3_256),
+        _ => Err(format!("`{text}` is not md5, sha1, sha256 or sha3-256")),
+    }
+}
+
 /// Runs `pollux bench`.
 pub fn run(args: Args) -> ExitCode {
     let outcome = match (&args.echo_server, &args.echo) {
@@ -323,6 +353,9 @@ fn options(args: Args) -> Result<Options, String> {
         }
         (None, None, None) => return Err("nothing to drive".into()),
     };
+    if args.chap_target.is_some() && !matches!(&source, Source::Url(Url::Iscsi(url)) if url.user.is_some()) {
+        return Err("--chap-target goes with an address of iscsi://USER%SECRET@...".into());
+    }
     let verify = args.verify || args.verify_log.is_some();
     let time = match (args.time, args.count) {
         (None, None) => Some(DEFAULT_TIME),
@@ -354,8 +387,12 @@ fn options(args: Args) -> Result<Options, String> {
             only: args.verify_only,
             no_read_back: args.no_read_back,
         }),
-        digests: Digests { header: args.hdgst, data: args.ddgst },
+        header_digest: args.hdgst,
+        data_digest: args.ddgst,
         hostnqn: args.hostnqn,
+        initiator: args.initiator,
+        chap_target: args.chap_target,
+        chap_algorithms: args.chap_algorithms,
         timeout: args.timeout,
         reconnect: args.reconnect,
         histogram: args.histogram,
@@ -494,7 +531,7 @@ mod tests {
         for (line, part) in [
             ("", "required"),
             ("--device ram:1g --url nvme+tcp://h/nqn.2016-06.io.spdk:a", "cannot be used with"),
-            ("--url http://x", "begins with nvme+tcp://"),
+            ("--url http://x", "begins with nvme+tcp:// or iscsi://"),
             ("--device ram:1g --bs 4q", "is not a size"),
             ("--device ram:1g --skew 0/20", "80/20"),
             ("--device ram:1g --cores 3-1", "not a range of CPUs"),
@@ -502,6 +539,10 @@ mod tests {
             ("--device ram:1g --rate 0", "more than 0"),
             ("--device ram:1g --rwmix 101", "101"),
             ("--device ram:1g --hostnqn foo", "not an NQN"),
+            ("--device ram:1g --initiator foo", "not an iSCSI name"),
+            ("--device ram:1g --chap-target foo", "not USER%SECRET"),
+            ("--url iscsi://h/iqn.2024-01.io.pollux:t/0 --chap-target a%b", "goes with an address"),
+            ("--url iscsi://h/iqn.2024-01.io.pollux:t", "is not a logical unit number"),
             ("--device ram:1g --fill 70", "--store"),
             ("--store ram:1g --fill 70 --blocks 5", "cannot be used with"),
             ("--store ram:1g --lba 520", "not 512 or 4096"),

@@ -2,6 +2,7 @@
 //! all of them with their defaults. Command-line flags win over the file.
 
 mod declare;
+mod iscsi;
 mod read;
 mod tune;
 
@@ -40,6 +41,10 @@ pub fn parse(file: &Path, text: &str) -> Result<Loaded, ConfigError> {
     tune::nvmf(whole.section("nvmf")?, &mut loaded.options.nvmf)?;
     tune::store(whole.section("store")?, &mut loaded.options.store)?;
     loaded.options.declared = declare::declared(&whole)?;
+    let iscsi = whole.section("iscsi")?;
+    tune::iscsi(&iscsi, &mut loaded.options.iscsi)?;
+    loaded.options.declared.iscsi = iscsi::declared(&iscsi)?;
+    iscsi.finish()?;
     whole.finish()?;
     Ok(loaded)
 }

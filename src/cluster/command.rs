@@ -3,13 +3,16 @@
 //! what follows from it (closing, unbinding, deleting) comes back as effects, to be run after the next state is durable.
 
 use super::error::Error;
+use super::iscsi::{self, Lun};
 use super::model::{
-    DEVICES_MAX, Device, DeviceSpec, HOSTS_MAX, Intent, LISTENERS_MAX, Listener, Namespace, Referral, SUBSYSTEMS_MAX,
-    Store, Subsystem, Transport, Visibility, range,
+    DEVICES_MAX, Device, DeviceSpec, HOSTS_MAX, Intent, LISTENERS_MAX, Listener, Namespace, Referral, Reserved,
+    SUBSYSTEMS_MAX, Store, Subsystem, Transport, Visibility, range,
 };
 use super::names::{Nqn, StoreName};
+use super::node::Protocol;
 use super::state::State;
 use crate::base::VolumeId;
+use crate::volume::Reservations;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,13 +77,19 @@ pub enum Command {
     AddReferral(Referral),
     /// It no longer does.
     RemoveReferral(SocketAddr),
+    /// An iSCSI object changes.
+    Iscsi(iscsi::Change),
+    /// A volume's reservations become these, which [`Reservations::apply`] made of those it has.
+    SetReservations(VolumeId, Reserved),
 }
 
 /// What is to be done on the data path once the next state is durable, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// Reactors get the new exports.
+    /// Reactors get the new exports, reservations included.
     Publish,
+    /// Reactors get the new reservations.
+    Reserve,
     /// Nobody listens on the address any more.
     Unlisten(SocketAddr),
     /// The store is closed (if it is open).
@@ -97,13 +106,18 @@ impl State {
         let mut next = self.clone();
         let mut effects = Vec::new();
         next.change(command, &mut effects)?;
-        if next.exports_differ(self) {
-            next.generation += 1;
-            effects.insert(0, Effect::Publish);
+        let (nvme, iscsi) = (next.exports_differ(self), !next.iscsi.same_objects(&self.iscsi));
+        next.generation += u64::from(nvme);
+        next.iscsi.generation += u64::from(iscsi);
+        let mut first = Vec::new();
+        if nvme || iscsi {
+            first.push(Effect::Publish);
+        } else if next.reservations != self.reservations {
+            first.push(Effect::Reserve);
         }
-        let gone = self.addresses().difference(&next.addresses()).copied().collect::<BTreeSet<_>>();
-        let at = usize::from(effects.first() == Some(&Effect::Publish));
-        effects.splice(at..at, gone.into_iter().map(Effect::Unlisten));
+        let kept = next.addresses();
+        first.extend(self.addresses().into_keys().filter(|addr| !kept.contains_key(addr)).map(Effect::Unlisten));
+        effects.splice(0..0, first);
         Ok((next, effects))
     }
 
@@ -141,6 +155,15 @@ impl State {
                 Some(_) => Ok(()),
                 None => Err(Error::NoReferral(*addr)),
             },
+            Command::Iscsi(change) => self.change_iscsi(change),
+            Command::SetReservations(volume, reserved) => {
+                if *reserved.value == *Reservations::none() {
+                    self.reservations.remove(volume);
+                } else {
+                    self.reservations.insert(*volume, Arc::new(reserved.clone()));
+                }
+                Ok(())
+            }
         }
     }
 
@@ -170,8 +193,8 @@ impl State {
             if let Some(user) = self.claim(base) {
                 return Err(Error::BdevInUse { name: below.name.to_string(), user });
             }
-            if !self.exports_of(base).is_empty() {
-                return Err(Error::BdevInUse { name: below.name.to_string(), user: "a namespace" });
+            if let Some(user) = self.exporter(base) {
+                return Err(Error::BdevInUse { name: below.name.to_string(), user });
             }
         }
         self.take_id()?;
@@ -188,10 +211,10 @@ impl State {
         }
         if let Some(store) = self.store_on(id).map(|s| s.uuid) {
             self.stores.remove(&store);
-            self.drop_namespaces(|n| n.store == Some(store));
+            self.drop_store_exports(store);
             effects.push(Effect::CloseStore(store));
         }
-        self.drop_namespaces(|n| n.volume == id);
+        self.drop_volume_exports(id);
         self.devices.remove(&id);
         effects.push(Effect::CloseDevice(id));
         Ok(())
@@ -208,8 +231,8 @@ impl State {
         if let Some(user) = self.claim(store.device) {
             return Err(Error::BdevInUse { name: device.name.to_string(), user });
         }
-        if !self.exports_of(store.device).is_empty() {
-            return Err(Error::BdevInUse { name: device.name.to_string(), user: "a namespace" });
+        if let Some(user) = self.exporter(store.device) {
+            return Err(Error::BdevInUse { name: device.name.to_string(), user });
         }
         if self.stores.contains_key(&store.uuid) {
             return Err(Error::StoreExists(store.uuid.to_string()));
@@ -233,7 +256,7 @@ impl State {
 
     fn remove_store(&mut self, uuid: Uuid, effects: &mut Vec<Effect>) -> Result<(), Error> {
         self.stores.remove(&uuid).ok_or_else(|| Error::NoStore(uuid.to_string()))?;
-        self.drop_namespaces(|n| n.store == Some(uuid));
+        self.drop_store_exports(uuid);
         // Volumes of the store that are still to be deleted go with it.
         self.intents.retain(|i| !matches!(i, Intent::DeleteVolume { store, .. } if *store == uuid));
         let intent = Intent::WipeStore { store: uuid };
@@ -246,11 +269,46 @@ impl State {
         if !self.stores.contains_key(&store) {
             return Err(Error::NoStore(store.to_string()));
         }
-        self.drop_namespaces(|n| n.volume == id);
+        self.drop_volume_exports(id);
         let intent = Intent::DeleteVolume { store, id };
         self.intents.insert(intent);
         effects.push(Effect::Carry(intent));
         Ok(())
+    }
+
+    /// Namespaces, units and reservations of a bdev go.
+    fn drop_volume_exports(&mut self, volume: VolumeId) {
+        self.drop_namespaces(|n| n.volume == volume);
+        self.iscsi.drop_units(|l| l.volume == volume);
+        self.reservations.remove(&volume);
+    }
+
+    /// Namespaces, units and reservations of a store's volumes go.
+    fn drop_store_exports(&mut self, store: Uuid) {
+        self.drop_namespaces(|n| n.store == Some(store));
+        self.iscsi.drop_units(|l| l.store == Some(store));
+        self.reservations.retain(|_, r| r.store != Some(store));
+    }
+
+    /// A change of iSCSI objects, with what they share with the rest: bdevs and addresses.
+    fn change_iscsi(&mut self, change: &iscsi::Change) -> Result<(), Error> {
+        let free = |lun: &Lun| match self.claim(lun.volume) {
+            Some(user) => Err(Error::BdevInUse { name: lun.bdev.clone(), user }),
+            None => Ok(()),
+        };
+        match change {
+            iscsi::Change::AddLun(_, _, lun) => free(lun)?,
+            iscsi::Change::CreateTarget(target) => target.luns.values().try_for_each(free)?,
+            iscsi::Change::CreatePortalGroup(group) => {
+                let taken =
+                    self.subsystems.values().flat_map(|s| &s.listeners).find(|l| group.portals.contains(&l.addr));
+                if let Some(listener) = taken {
+                    return Err(Error::AddressTaken { addr: listener.addr, by: Protocol::Nvme });
+                }
+            }
+            _ => {}
+        }
+        self.iscsi.change(change)
     }
 
     fn drop_namespaces(&mut self, gone: impl Fn(&Namespace) -> bool) {
@@ -350,6 +408,9 @@ impl State {
     fn add_listener(&mut self, nqn: &Nqn, listener: &Listener) -> Result<(), Error> {
         if self.transport.is_none() {
             return Err(Error::NoTransport);
+        }
+        if self.iscsi.portal_groups().any(|g| g.portals.contains(&listener.addr)) {
+            return Err(Error::AddressTaken { addr: listener.addr, by: Protocol::Iscsi });
         }
         let subsystem = self.subsystem_mut(nqn)?;
         if subsystem.listeners.iter().any(|l| l.addr == listener.addr) {

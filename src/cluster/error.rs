@@ -1,7 +1,7 @@
 //! Why the control plane refused something. Names and numbers only; `rpc` makes sentences and codes of them.
 
 use super::journal::JournalError;
-use super::node::NodeError;
+use super::node::{NodeError, Protocol};
 use std::fmt;
 use std::net::SocketAddr;
 use uuid::Uuid;
@@ -17,6 +17,12 @@ pub enum NameKind {
     Volume,
     /// A subsystem or host.
     Nqn,
+    /// An iSCSI target.
+    Iscsi,
+    /// An entry of an initiator group.
+    Initiator,
+    /// A network of an initiator group.
+    Netmask,
     /// A subsystem's serial number.
     Serial,
     /// A subsystem's model number.
@@ -30,6 +36,9 @@ impl fmt::Display for NameKind {
             NameKind::Store => "store name",
             NameKind::Volume => "volume name",
             NameKind::Nqn => "NQN",
+            NameKind::Iscsi => "iSCSI name",
+            NameKind::Initiator => "initiator",
+            NameKind::Netmask => "netmask",
             NameKind::Serial => "serial number",
             NameKind::Model => "model number",
         })
@@ -191,6 +200,30 @@ pub enum Error {
         nqn: String,
         /// The host.
         host: String,
+    },
+    /// No iSCSI object of that name or tag.
+    #[error("{what} '{name}'")]
+    Missing {
+        /// What it should have been.
+        what: &'static str,
+        /// Its name or tag.
+        name: String,
+    },
+    /// An iSCSI object of that name or tag exists.
+    #[error("{what} '{name}'")]
+    Exists {
+        /// What it is.
+        what: &'static str,
+        /// Its name or tag.
+        name: String,
+    },
+    /// The other protocol uses the address.
+    #[error("address {addr} is used by {by}")]
+    AddressTaken {
+        /// The address.
+        addr: SocketAddr,
+        /// The protocol's listener there.
+        by: Protocol,
     },
     /// No referral to that address.
     #[error("referral to {0}")]

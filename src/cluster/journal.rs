@@ -18,8 +18,11 @@ use std::path::Path;
 use std::sync::Once;
 use uuid::Uuid;
 
-/// The format this build writes, and the newest it opens.
-pub const FORMAT: u32 = 1;
+/// The newest format this build writes and opens. A journal has the oldest format that knows all records ever written to
+/// it ([`Record::format`]), so that an older build refuses it only when it must.
+pub const FORMAT: u32 = 2;
+/// The oldest it opens, and what a new journal has.
+const FORMAT_FIRST: u32 = 1;
 
 const META: TableDefinition<&str, u32> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("objects");
@@ -152,10 +155,10 @@ impl Journal {
         let read = db.begin_read().map_err(engine)?;
         let meta = read.open_table(META).map_err(engine)?;
         let found = meta.get("format").map_err(engine)?.ok_or(RecordError::Missing("format"))?.value();
-        match found.cmp(&FORMAT) {
-            std::cmp::Ordering::Equal => {}
-            std::cmp::Ordering::Greater => return Err(JournalError::Newer { found }),
-            std::cmp::Ordering::Less => return Err(JournalError::Damaged("it carries an impossible format number")),
+        match found {
+            FORMAT_FIRST..=FORMAT => {}
+            0 => return Err(JournalError::Damaged("it carries an impossible format number")),
+            _ => return Err(JournalError::Newer { found }),
         }
         let mut records = Vec::new();
         for row in read.open_table(OBJECTS).map_err(engine)?.iter().map_err(engine)? {
@@ -205,6 +208,12 @@ fn write(db: &Database, removed: &[Vec<u8>], changed: &[Record]) -> Result<(), J
         for record in changed {
             objects.insert(record.key().as_slice(), record.encode().as_slice()).map_err(engine)?;
         }
+        let mut meta = write.open_table(META).map_err(engine)?;
+        let has = meta.get("format").map_err(engine)?.map_or(FORMAT_FIRST, |format| format.value());
+        let needs = changed.iter().map(Record::format).max().unwrap_or(FORMAT_FIRST);
+        if needs > has {
+            meta.insert("format", needs).map_err(engine)?;
+        }
     }
     write.commit().map_err(engine)
 }
@@ -250,7 +259,7 @@ fn begin(db: &Database, state: &State) -> Result<(), JournalError> {
     let write = transaction(db)?;
     {
         let mut meta = write.open_table(META).map_err(engine)?;
-        meta.insert("format", FORMAT).map_err(engine)?;
+        meta.insert("format", FORMAT_FIRST).map_err(engine)?;
         let mut objects = write.open_table(OBJECTS).map_err(engine)?;
         for record in state.records() {
             objects.insert(record.key().as_slice(), record.encode().as_slice()).map_err(engine)?;

@@ -8,6 +8,7 @@
 mod command;
 mod control;
 mod error;
+pub mod iscsi;
 mod journal;
 mod model;
 mod names;
@@ -21,13 +22,13 @@ mod tests;
 
 pub use command::{Command, Effect};
 pub use control::{
-    Bdev, Control, Declared, DeclaredBdev, DeclaredStore, DeclaredSubsystem, DeclaredVolume, Event, EventKind, MadeOf,
-    NamespaceSpec, Problem, Room, VOLUME_BYTES_MAX,
+    Bdev, Control, Declared, DeclaredBdev, DeclaredIscsi, DeclaredStore, DeclaredSubsystem, DeclaredVolume, Event,
+    EventKind, LunSpec, MadeOf, NamespaceSpec, Problem, Room, TargetSpec, VOLUME_BYTES_MAX,
 };
 pub use error::{Error, NameKind};
 pub use journal::{FORMAT, Journal, JournalError};
 pub use model::*;
-pub use names::{BdevName, DISCOVERY_NQN, Nqn, StoreName, VolumeName};
+pub use names::{BdevName, DISCOVERY_NQN, IscsiName, Nqn, StoreName, VolumeName};
 pub use node::*;
 pub use record::RecordError;
 pub use state::State;

@@ -4,9 +4,11 @@
 use super::error::{Error, NameKind};
 use super::names::{BdevName, Nqn, StoreName, VolumeName};
 use crate::base::VolumeId;
+use crate::volume::Reservations;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// How a file or block device is driven. Both names lead to the same `io_uring` engine; the operator sees the one asked
@@ -322,6 +324,15 @@ impl Subsystem {
     pub fn admits(&self, host: &Nqn) -> bool {
         self.allow_any_host || self.hosts.contains(host)
     }
+}
+
+/// A raw device's or volume's reservations.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reserved {
+    /// The store of the volume; `None` for a raw device.
+    pub store: Option<Uuid>,
+    /// What is reserved and registered.
+    pub value: Arc<Reservations>,
 }
 
 /// Work that was decided and journaled, and whose last step is on a device. Done again at every start until it has

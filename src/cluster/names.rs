@@ -83,6 +83,14 @@ name!(
     check_nqn
 );
 
+name!(
+    /// An iSCSI name of a target (RFC 7143 4.2.7): `iqn.YYYY-MM.DOMAIN[:STRING]`, `eui.` and 16 or `naa.` and 16 or 32
+    /// hexadecimal digits; at most [`NQN_MAX`] bytes, of letters, digits, '-', '.', ':' and '_'.
+    IscsiName,
+    NameKind::Iscsi,
+    check_iscsi
+);
+
 impl Nqn {
     /// The discovery subsystem's.
     pub fn discovery() -> Nqn {
@@ -153,6 +161,33 @@ fn check_nqn(text: &str) -> Result<(), &'static str> {
     }
 }
 
+fn check_iscsi(text: &str) -> Result<(), &'static str> {
+    if text.len() > NQN_MAX {
+        return Err("is longer than 223 bytes");
+    }
+    if text.bytes().any(|b| !b.is_ascii_alphanumeric() && !b"-.:_".contains(&b)) {
+        return Err("contains a character other than letters, digits, '-', '.', ':', '_'");
+    }
+    let (kind, rest) = text.split_at_checked(4).ok_or("does not begin with 'iqn.', 'eui.' or 'naa.'")?;
+    let hex = |lengths: &[usize]| lengths.contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_hexdigit());
+    match kind.to_ascii_lowercase().as_str() {
+        "iqn." => {
+            let bytes = rest.as_bytes();
+            let dated = bytes.len() > 8
+                && bytes[..4].iter().all(u8::is_ascii_digit)
+                && bytes[4] == b'-'
+                && bytes[5..7].iter().all(u8::is_ascii_digit)
+                && bytes[7] == b'.';
+            if dated { Ok(()) } else { Err("has no date 'YYYY-MM.' and domain after 'iqn.'") }
+        }
+        "eui." if hex(&[16]) => Ok(()),
+        "eui." => Err("has not 16 hexadecimal digits after 'eui.'"),
+        "naa." if hex(&[16, 32]) => Ok(()),
+        "naa." => Err("has not 16 or 32 hexadecimal digits after 'naa.'"),
+        _ => Err("does not begin with 'iqn.', 'eui.' or 'naa.'"),
+    }
+}
+
 /// One label of a domain name (RFC 1034 section 3.5, digits first allowed by RFC 1123).
 fn is_label(label: &str) -> bool {
     let bytes = label.as_bytes();
@@ -194,6 +229,33 @@ mod tests {
         let long = format!("nqn.2016-06.io.spdk:{}", "x".repeat(NQN_MAX));
         assert!(Nqn::new(&long).is_err());
         assert!(Nqn::new(&long[..NQN_MAX]).is_ok());
+    }
+
+    #[test]
+    fn iscsi_names_are_of_the_three_kinds() {
+        for good in ["iqn.2016-06.io.spdk:disk1", "IQN.2016-06.io.spdk:Disk_1", "iqn.2001-04.com.acme"] {
+            assert!(IscsiName::new(good).is_ok(), "{good}");
+        }
+        for good in ["eui.0123456789abcDEF", "naa.0123456789abcdef", "naa.0123456789abcdef0123456789abcdef"] {
+            assert!(IscsiName::new(good).is_ok(), "{good}");
+        }
+        let long = format!("iqn.2016-06.io:{}", "x".repeat(NQN_MAX));
+        for (bad, why) in [
+            ("", "begin"),
+            ("iqn", "begin"),
+            ("nqn.2016-06.io.spdk:x", "begin"),
+            ("iqn.t:1", "date"),
+            ("iqn.2016-06.", "date"),
+            ("iqn.2016-06.io.spdk:a b", "character"),
+            ("iqn.2016-06.io.spdk:a/b", "character"),
+            ("eui.0123", "16"),
+            ("eui.0123456789abcdeg", "16"),
+            ("naa.0123456789abcdef0", "16 or 32"),
+            (&long, "longer"),
+        ] {
+            let text = IscsiName::new(bad).expect_err(bad).to_string();
+            assert!(text.contains(why), "{bad:?}: {text}");
+        }
     }
 
     #[test]

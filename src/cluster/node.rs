@@ -9,6 +9,7 @@ use super::model::{DelayTimes, DeviceSpec, Volume};
 use super::names::{Nqn, StoreName};
 use super::state::State;
 use crate::base::{CoreId, Status, VolumeId};
+use crate::trace::Histogram;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -61,6 +62,24 @@ pub enum NodeError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
+}
+
+/// What is spoken at an address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Protocol {
+    /// NVMe/TCP.
+    Nvme,
+    /// iSCSI.
+    Iscsi,
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Protocol::Nvme => "NVMe/TCP",
+            Protocol::Iscsi => "iSCSI",
+        })
+    }
 }
 
 /// A raw device as opened.
@@ -284,6 +303,42 @@ pub struct QpairReport {
     pub peer: SocketAddr,
 }
 
+/// Where an iSCSI connection is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IscsiPhase {
+    /// Security negotiation.
+    Security,
+    /// Operational negotiation.
+    Operational,
+    /// Full feature phase.
+    Full,
+    /// It logs out or is being ended.
+    Ending,
+}
+
+/// An iSCSI connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IscsiConnectionReport {
+    /// Names the connection on its core while it lives.
+    pub id: u32,
+    /// CID.
+    pub cid: u16,
+    /// TSIH; 0 before the session exists.
+    pub tsih: u16,
+    /// Where it is in its life.
+    pub phase: IscsiPhase,
+    /// The core that serves it.
+    pub core: CoreId,
+    /// The initiator's name; empty before it has said one.
+    pub initiator: String,
+    /// The target's name; empty for discovery.
+    pub target: String,
+    /// The host's end.
+    pub peer: SocketAddr,
+    /// Our end.
+    pub local: SocketAddr,
+}
+
 /// Which operations an injected error hits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultOn {
@@ -380,8 +435,11 @@ pub trait Node {
     /// commands and those to a namespace that was taken away have ended (so that none of their writes comes later),
     /// notices of change are on their way. Only commands that a device does not give back for 10 s are not waited for.
     async fn publish(&self, state: Arc<State>);
+    /// Makes the reservations of `state` the ones that reactors check commands against. When it returns, no reactor uses
+    /// older ones. May be called while another call is under way.
+    async fn reserve(&self, state: Arc<State>);
     /// Listens on an address (on every core). Fails with [`NodeError::Os`] when it is in use.
-    async fn listen(&self, addr: SocketAddr) -> Result<(), NodeError>;
+    async fn listen(&self, addr: SocketAddr, protocol: Protocol) -> Result<(), NodeError>;
     /// Stops listening; connections made through the address are closed.
     async fn unlisten(&self, addr: SocketAddr);
 
@@ -399,6 +457,15 @@ pub trait Node {
     async fn controllers(&self, nqn: &Nqn) -> Vec<ControllerReport>;
     /// Queue pairs of a subsystem.
     async fn qpairs(&self, nqn: &Nqn) -> Vec<QpairReport>;
+    /// iSCSI connections of all cores.
+    async fn iscsi_connections(&self) -> Vec<IscsiConnectionReport>;
+    /// Asks the initiators of a target node (by index), or only those that came through one portal group, to log out;
+    /// those that do not are cut off after a while.
+    async fn request_logout(&self, target: u32, portal_group: Option<u16>);
+    /// Starts (from nothing) or stops counting the latencies of a target node's commands.
+    async fn set_histogram(&self, target: u32, on: bool);
+    /// Commands of a target node by latency, nanoseconds, over all cores; `None` where none are counted.
+    async fn histogram(&self, target: u32) -> Option<Histogram>;
     /// Nanoseconds of the monotonic clock all latencies and times above are measured with.
     fn now_ns(&self) -> u64;
     /// Asks the node to stop cleanly: hosts are disconnected, stores checkpointed, then `pollux serve` returns.

@@ -2,9 +2,12 @@
 //! journal holds exactly its records; reactors get it by [`super::Node::publish`]. Maps hold `Arc`s, so that a new
 //! state shares everything that did not change with the old one.
 
-use super::model::{Device, Intent, Referral, Store, Subsystem, Transport};
+use super::iscsi::Iscsi;
+use super::model::{Device, Intent, Referral, Reserved, Store, Subsystem, Transport};
 use super::names::{BdevName, Nqn, StoreName};
+use super::node::Protocol;
 use crate::base::VolumeId;
+use crate::volume::Reservations;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +28,9 @@ pub struct State {
     pub(super) subsystems: BTreeMap<Nqn, Arc<Subsystem>>,
     pub(super) referrals: BTreeMap<SocketAddr, Arc<Referral>>,
     pub(super) intents: BTreeSet<Intent>,
+    pub(super) iscsi: Iscsi,
+    /// Reservations of volumes that have any. Of those without APTPL nothing is in the journal.
+    pub(super) reservations: BTreeMap<VolumeId, Arc<Reserved>>,
 }
 
 impl State {
@@ -43,6 +49,8 @@ impl State {
             subsystems: BTreeMap::from([(Nqn::discovery(), Arc::new(discovery))]),
             referrals: BTreeMap::new(),
             intents: BTreeSet::new(),
+            iscsi: Iscsi::default(),
+            reservations: BTreeMap::new(),
         }
     }
 
@@ -111,14 +119,30 @@ impl State {
     pub fn intends(&self, intent: Intent) -> bool {
         self.intents.contains(&intent)
     }
-    /// Every address some subsystem listens on.
-    pub fn addresses(&self) -> BTreeSet<SocketAddr> {
-        self.subsystems.values().flat_map(|s| &s.listeners).map(|l| l.addr).collect()
+    /// iSCSI's objects.
+    pub fn iscsi(&self) -> &Iscsi {
+        &self.iscsi
+    }
+    /// Who may use the raw device or volume.
+    pub fn reservations(&self, volume: VolumeId) -> Arc<Reservations> {
+        self.reservations.get(&volume).map(|r| r.value.clone()).unwrap_or_default()
+    }
+    /// Every address some subsystem or portal group listens on, with what is spoken there: one protocol at each.
+    pub fn addresses(&self) -> BTreeMap<SocketAddr, Protocol> {
+        let nvme = self.subsystems.values().flat_map(|s| &s.listeners).map(|l| (l.addr, Protocol::Nvme));
+        nvme.chain(self.iscsi.addresses().map(|addr| (addr, Protocol::Iscsi))).collect()
     }
     /// Subsystem and NSID of every namespace of `volume`.
     pub fn exports_of(&self, volume: VolumeId) -> Vec<(&Nqn, u32)> {
         let spaces = self.subsystems.values().flat_map(|s| s.namespaces.values().map(move |n| (&s.nqn, n)));
         spaces.filter(|(_, n)| n.volume == volume).map(|(nqn, n)| (nqn, n.nsid)).collect()
+    }
+    /// What exports `volume`, if anything does.
+    pub fn exporter(&self, volume: VolumeId) -> Option<&'static str> {
+        if !self.exports_of(volume).is_empty() {
+            return Some("a namespace");
+        }
+        self.iscsi.units_of(volume).next().map(|_| "a LUN")
     }
     /// Who keeps the raw device from being used by another: a store, a wrapper, or nobody.
     pub fn claim(&self, device: VolumeId) -> Option<&'static str> {

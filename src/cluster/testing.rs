@@ -5,12 +5,13 @@ use super::journal::{Journal, JournalError};
 use super::model::{DelayTimes, DeviceSpec, FileEngine, FileSpec, Volume};
 use super::names::{Nqn, StoreName};
 use super::node::{
-    ControllerReport, CoreIoStat, DeviceReport, FaultOrder, IoStat, Node, NodeError, OpStat, PollGroupReport,
-    PoolReport, QpairReport, ReactorReport, ScrubReport, StoreSummary, StoreUsage,
+    ControllerReport, CoreIoStat, DeviceReport, FaultOrder, IoStat, IscsiConnectionReport, IscsiPhase, Node, NodeError,
+    OpStat, PollGroupReport, PoolReport, Protocol, QpairReport, ReactorReport, ScrubReport, StoreSummary, StoreUsage,
 };
 use super::state::State;
 use crate::base::rng::Rng;
 use crate::base::{CoreId, VolumeId};
+use crate::trace::Histogram;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, pending};
@@ -77,8 +78,10 @@ pub struct FakeNode {
     fuse: Fuse,
     open: RefCell<BTreeMap<VolumeId, (DeviceSpec, Medium)>>,
     stores: RefCell<BTreeMap<Uuid, VolumeId>>,
-    /// Where it listens.
-    pub listening: RefCell<BTreeSet<SocketAddr>>,
+    /// Where it listens, and for what.
+    pub listening: RefCell<BTreeMap<SocketAddr, Protocol>>,
+    /// Target nodes whose latencies are counted.
+    histograms: RefCell<BTreeSet<u32>>,
     /// The exports last published.
     pub published: RefCell<Option<Arc<State>>>,
     /// The next call of this name fails so.
@@ -99,6 +102,7 @@ impl FakeNode {
             open: RefCell::default(),
             stores: RefCell::default(),
             listening: RefCell::default(),
+            histograms: RefCell::default(),
             published: RefCell::default(),
             fail: RefCell::default(),
             calls: RefCell::default(),
@@ -269,16 +273,20 @@ impl Node for FakeNode {
         let _ = self.step("publish", false).await;
         *self.published.borrow_mut() = Some(state);
     }
-    async fn listen(&self, addr: SocketAddr) -> Result<(), NodeError> {
+    async fn reserve(&self, state: Arc<State>) {
+        let _ = self.step("reserve", false).await;
+        *self.published.borrow_mut() = Some(state);
+    }
+    async fn listen(&self, addr: SocketAddr, protocol: Protocol) -> Result<(), NodeError> {
         self.step("listen", false).await?;
-        if self.world.borrow().taken.contains(&addr) || !self.listening.borrow_mut().insert(addr) {
+        if self.world.borrow().taken.contains(&addr) || self.listening.borrow_mut().insert(addr, protocol).is_some() {
             return Err(NodeError::Os { what: "bind", errno: libc::EADDRINUSE });
         }
         Ok(())
     }
     async fn unlisten(&self, addr: SocketAddr) {
         let _ = self.step("unlisten", false).await;
-        assert!(self.listening.borrow_mut().remove(&addr), "nobody listens on {addr}");
+        assert!(self.listening.borrow_mut().remove(&addr).is_some(), "nobody listens on {addr}");
     }
 
     async fn iostat(&self) -> Vec<CoreIoStat> {
@@ -326,6 +334,41 @@ impl Node for FakeNode {
     async fn qpairs(&self, nqn: &Nqn) -> Vec<QpairReport> {
         let (local, peer) = ("127.0.0.1:4420".parse().unwrap(), "[::1]:50000".parse().unwrap());
         vec![QpairReport { cntlid: 1, qid: 1, core: CoreId(1), host: nqn.to_string(), local, peer }]
+    }
+    async fn iscsi_connections(&self) -> Vec<IscsiConnectionReport> {
+        let state = self.published.borrow().clone();
+        let target = state.and_then(|s| s.iscsi().targets().next().map(|t| t.name.to_string())).unwrap_or_default();
+        let (local, peer) = ("127.0.0.1:3260".parse().unwrap(), "[::1]:50000".parse().unwrap());
+        let one = |id, phase| IscsiConnectionReport {
+            id,
+            cid: 0,
+            tsih: 1 + id as u16,
+            phase,
+            core: CoreId(1),
+            initiator: "iqn.1993-08.org.debian:01:host".into(),
+            target: target.clone(),
+            peer,
+            local,
+        };
+        vec![one(0, IscsiPhase::Full), one(1, IscsiPhase::Security), one(2, IscsiPhase::Ending)]
+    }
+    async fn request_logout(&self, target: u32, portal_group: Option<u16>) {
+        self.calls.borrow_mut().push(format!("request_logout {target} {portal_group:?}"));
+    }
+    async fn set_histogram(&self, target: u32, on: bool) {
+        let mut all = self.histograms.borrow_mut();
+        if on {
+            all.insert(target)
+        } else {
+            all.remove(&target)
+        };
+    }
+    async fn histogram(&self, target: u32) -> Option<Histogram> {
+        self.histograms.borrow().contains(&target).then(|| {
+            let mut histogram = Histogram::new();
+            histogram.record(1000);
+            histogram
+        })
     }
     fn now_ns(&self) -> u64 {
         12345

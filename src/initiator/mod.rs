@@ -1,83 +1,76 @@
-//! The client side of NVMe/TCP: an association of one admin connection and any number of I/O connections, for the load
-//! generator, for tests and later for imports.
+//! The client side of the block protocols, for the load generator, for tests and later for imports: [`nvme`] speaks
+//! NVMe/TCP, [`iscsi`] speaks iSCSI, and a caller that only wants blocks sees a [`Client`] in either.
 //!
-//! Sans-I/O: bytes come and go through a [`crate::net::Net`], time is an argument. [`Initiator`] is the
-//! [`crate::net::Handler`] of its net. A caller's turn is [`Initiator::poll`], [`Initiator::submit`] as often as it
-//! likes, [`Initiator::kick`]; ended commands are taken from [`Initiator::ended`].
-//!
-//! - `url`: `nvme+tcp://HOST:PORT/NQN[?nsid=N]`
-//! - `queue`: one connection: framing, commands under way, data in both directions (the hot path)
-//! - `setup`: the steps from the first connection to a usable namespace
-//! - `association`: joins the two, keeps the association alive, ends and remakes it
+//! Sans-I/O: bytes come and go through a [`crate::net::Net`], time is an argument. A client is the
+//! [`crate::net::Handler`] of its net. A caller's turn is [`Client::poll`], [`Client::submit`] as often as it likes,
+//! [`Client::kick`]; ended commands are taken from [`Client::ended`].
 //!
 //! What stays true: every command accepted is reported exactly once, also when its connection breaks; no buffer is
-//! lost; a target that breaks the protocol harms only this association.
+//! lost; a target that breaks the protocol harms only its own client.
 
-mod association;
-mod queue;
-mod setup;
+mod authority;
+pub mod iscsi;
+pub mod nvme;
 pub mod url;
 
-#[cfg(test)]
-mod tests;
-
-pub use association::{Initiator, State};
-pub use setup::{Namespace, Step};
-
-use crate::mem::Buf;
-use crate::net::{Closed, NetError};
+use crate::base::Time;
+use crate::mem::{Buf, Pool};
+use crate::net::{Handler, Net};
 use crate::wire::nvme::StatusCode;
-use crate::wire::nvme_tcp::{Digests, Fault};
-use core::net::SocketAddr;
 
-/// How to connect, and to what.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Where the subsystem listens.
-    pub addr: SocketAddr,
-    /// NQN of the subsystem.
-    pub subnqn: String,
-    /// The namespace; `None`: the first active one.
-    pub nsid: Option<u32>,
-    /// NQN of this host.
-    pub hostnqn: String,
-    /// Identifier of this host (HOSTID), not all zero.
-    pub hostid: [u8; 16],
-    /// I/O connections, 1..=64.
-    pub queues: u16,
-    /// Commands under way per I/O connection, 1..=4096. A target that offers less gets less.
-    pub depth: u16,
-    /// Digests to ask for; in force are those the target offers too.
-    pub digests: Digests,
-    /// Keep-alive timeout, milliseconds; 0 switches keep alive off.
-    pub kato_ms: u32,
-    /// Longest time from the first connection to a usable namespace, milliseconds.
-    pub setup_ms: u64,
-    /// Longest time for a command, milliseconds. Beyond it the association is given up.
-    pub command_ms: u64,
-    /// After a loss, connect again for this long, milliseconds; 0: a loss is final.
-    pub reconnect_ms: u64,
+/// Where a client is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Being made, or made again after a loss.
+    Connecting,
+    /// Commands are taken.
+    Ready,
+    /// Over; [`Client::why`] says why.
+    Failed,
 }
 
-impl Config {
-    /// Defaults for everything but the place and the names: one connection, depth 32, no digests, keep alive after
-    /// 10 s, 10 s to set up, 30 s per command, no reconnect.
-    pub fn new(addr: SocketAddr, subnqn: &str, hostnqn: &str, hostid: [u8; 16]) -> Config {
-        Config {
-            addr,
-            subnqn: subnqn.into(),
-            nsid: None,
-            hostnqn: hostnqn.into(),
-            hostid,
-            queues: 1,
-            depth: 32,
-            digests: Digests::default(),
-            kato_ms: 10_000,
-            setup_ms: 10_000,
-            command_ms: 30_000,
-            reconnect_ms: 0,
-        }
-    }
+/// What is behind a client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Disk {
+    /// Bytes per logical block: 512 or 4096.
+    pub block_size: u32,
+    /// Logical blocks.
+    pub blocks: u64,
+    /// Largest single command, bytes.
+    pub io_bytes_max: u32,
+    /// What names the medium in every run and over every path: its UUID where it has one, whatever the protocol.
+    pub identity: Vec<u8>,
+}
+
+/// A connection, or several, to one volume.
+pub trait Client: Handler {
+    /// Where the client is.
+    fn state(&self) -> State;
+    /// Why it failed, for people.
+    fn why(&self) -> Option<String>;
+    /// What is behind it, once [`State::Ready`] was reached for the first time.
+    fn disk(&self) -> Option<Disk>;
+    /// Starts a command; `payload` holds exactly the bytes of a Write or Compare. Handed back when it can not be taken
+    /// now: not ready, the connection's queue is full, or `pool` has no buffer for a Read's data.
+    ///
+    /// # Errors
+    /// The payload, untouched.
+    fn submit<N: Net>(
+        &mut self,
+        command: &Command,
+        payload: Option<Buf>,
+        net: &mut N,
+        pool: &mut Pool,
+    ) -> Result<(), Option<Buf>>;
+    /// Receives, and does what time asks for. Ended commands are in [`Client::ended`] afterwards.
+    fn poll<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool);
+    /// Sends what was queued, one call per connection.
+    fn kick<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool);
+    /// Commands that ended since they were last taken, in the order they ended.
+    fn ended(&mut self) -> &mut Vec<Ended>;
+    /// Leaves in order; every connection closes after what is queued. The caller goes on polling the net until it has
+    /// no connections left.
+    fn disconnect<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool);
 }
 
 /// What a command does.
@@ -93,7 +86,7 @@ pub enum Op {
     Compare,
     /// Blocks become zero; no payload.
     WriteZeroes,
-    /// Blocks are no longer needed (Dataset Management, Deallocate).
+    /// Blocks are no longer needed (Dataset Management with Deallocate; UNMAP).
     Deallocate,
 }
 
@@ -104,12 +97,13 @@ impl Op {
     }
 }
 
-/// A command for [`Initiator::submit`].
+/// A command for [`Client::submit`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Command {
-    /// I/O connection, below [`Config::queues`].
+    /// I/O connection, below the number configured.
     pub queue: u16,
-    /// The caller's name for it, below [`Config::depth`] and not in use on this connection; it is the CID on the wire.
+    /// The caller's name for it, below the depth configured and not in use on this connection; it is the CID or Initiator
+    /// Task Tag on the wire.
     pub slot: u16,
     /// What to do.
     pub op: Op,
@@ -124,14 +118,27 @@ pub struct Command {
 /// Why a command failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failure {
-    /// The controller's answer.
+    /// An NVMe controller's answer.
     Status(StatusCode),
-    /// The association ended before an answer came.
+    /// A SCSI device's answer.
+    Scsi(ScsiError),
+    /// The connection ended before an answer came.
     Lost,
-    /// No answer in time; the association is given up.
+    /// No answer in time; the connection is given up.
     TimedOut,
     /// The answer's data failed its digest.
     Digest,
+}
+
+/// How a SCSI command failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScsiError {
+    /// Status.
+    pub status: u8,
+    /// Sense key; 0 without sense data.
+    pub key: u8,
+    /// Additional sense code and qualifier, `ASC << 8 | ASCQ`; 0 without sense data.
+    pub asc: u16,
 }
 
 /// The end of a command.
@@ -143,100 +150,8 @@ pub struct Ended {
     pub slot: u16,
     /// How it ended.
     pub result: Result<(), Failure>,
-    /// Dwords 0 and 1 of the completion; 0 where no response was sent.
+    /// NVMe: dwords 0 and 1 of the completion; 0 where no response was sent.
     pub value: u64,
     /// A Read's data when it was wanted and the command succeeded; belongs to the pool that `poll` was given.
     pub buf: Option<Buf>,
-}
-
-/// Why an association could not be made, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The net could not even try.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// The connection ended.
-    #[error("connection to {addr} ended while {step}{}", reason(*.why))]
-    Closed {
-        /// Which target.
-        addr: SocketAddr,
-        /// During what.
-        step: Step,
-        /// How.
-        why: Closed,
-    },
-    /// The target ended the connection for what it says is our fault.
-    #[error("the target ended the connection while {step}: fatal error status {fes:02x}h, information {fei:#x}")]
-    Terminated {
-        /// During what.
-        step: Step,
-        /// FES.
-        fes: u16,
-        /// FEI.
-        fei: u32,
-    },
-    /// The target broke the protocol.
-    #[error("the target broke the protocol while {step}: {}", shown(*.fault))]
-    Protocol {
-        /// During what.
-        step: Step,
-        /// How, as the termination request sent to it says.
-        fault: Fault,
-    },
-    /// A command of the set-up was refused.
-    #[error("the target refused {step}: status {status:?}{}", status_meaning(*.status))]
-    Refused {
-        /// Which.
-        step: Step,
-        /// With what.
-        status: StatusCode,
-    },
-    /// No answer in time.
-    #[error("no answer from {addr} in time while {step}")]
-    TimedOut {
-        /// Which target.
-        addr: SocketAddr,
-        /// During what.
-        step: Step,
-    },
-    /// The target wants what this client does not do.
-    #[error("the target wants {0}, which this client does not do")]
-    Unsupported(&'static str),
-    /// The target grants fewer I/O connections than asked for.
-    #[error("the target grants {granted} I/O connections, {wanted} were asked for")]
-    Queues {
-        /// As configured.
-        wanted: u16,
-        /// As granted.
-        granted: u32,
-    },
-    /// There is no such namespace.
-    #[error("no active namespace {}", .0.map_or("at all".to_owned(), |n| n.to_string()))]
-    NoNamespace(Option<u32>),
-    /// After a reconnect the namespace is another one or has another shape.
-    #[error("the namespace changed while the connection was down")]
-    Changed,
-}
-
-fn reason(why: Closed) -> String {
-    match why {
-        Closed::Error(number) => format!(": {}", std::io::Error::from_raw_os_error(number)),
-        Closed::Peer => ": closed by the target".into(),
-        Closed::Local => String::new(),
-    }
-}
-
-fn shown(fault: Fault) -> String {
-    format!("{:?}, information {:#x}", fault.fes, fault.fei)
-}
-
-fn status_meaning(status: StatusCode) -> &'static str {
-    use crate::wire::nvme::sc;
-    match status {
-        s if s == sc::CONNECT_INVALID_HOST => " (this host NQN is not allowed)",
-        s if s == sc::CONNECT_INVALID => " (no such subsystem, or a parameter it does not take)",
-        s if s == sc::CONNECT_BUSY => " (controller busy)",
-        s if s == sc::INVALID_NAMESPACE => " (no such namespace)",
-        _ => "",
-    }
 }

@@ -18,6 +18,13 @@ pub enum Piece {
         /// One past the last byte to send.
         end: u32,
     },
+    /// `[at..end]` of the next [`Piece::Buf`] behind it, which keeps the buffer: a payload that is cut by headers.
+    Part {
+        /// First byte not yet sent.
+        at: u32,
+        /// One past the last byte to send.
+        end: u32,
+    },
 }
 
 /// Queue of bytes to send on one connection, in order. Capacity is set when the connection learns its queue depth, and
@@ -55,6 +62,13 @@ impl Tx {
         self.bytes += end - at;
         self.pieces.push_back(Piece::Buf { buf, at: at as u32, end: end as u32 });
     }
+    /// Queues `[at..end]` of a buffer whose last stretch is queued, with the buffer itself, before any other buffer: headers
+    /// may come between.
+    pub fn part(&mut self, buf: &Buf, at: usize, end: usize) {
+        assert!(at <= end && end <= buf.len(), "range outside the buffer");
+        self.bytes += end - at;
+        self.pieces.push_back(Piece::Part { at: at as u32, end: end as u32 });
+    }
     /// Bytes waiting.
     pub fn len(&self) -> usize {
         self.bytes
@@ -67,7 +81,7 @@ impl Tx {
     pub fn gather<'a>(&'a self, mut each: impl FnMut(&'a [u8]) -> bool) {
         let (front, back) = self.heads.as_slices();
         let mut head = 0;
-        for piece in &self.pieces {
+        for (place, piece) in self.pieces.iter().enumerate() {
             match piece {
                 Piece::Head(n) => {
                     let (from, to) = (head, head + n);
@@ -83,8 +97,19 @@ impl Tx {
                         return;
                     }
                 }
+                Piece::Part { at, end } => {
+                    if at < end && !each(&self.owner(place)[*at as usize..*end as usize]) {
+                        return;
+                    }
+                }
             }
         }
+    }
+    /// The buffer that the part in `place` is of.
+    fn owner(&self, place: usize) -> &Buf {
+        let behind =
+            self.pieces.iter().skip(place).find_map(|p| if let Piece::Buf { buf, .. } = p { Some(buf) } else { None });
+        behind.expect("the last stretch of a buffer is queued behind its parts")
     }
     /// The first `n` waiting bytes have left; finished buffers go back to `pool`.
     pub fn sent(&mut self, mut n: usize, pool: &mut Pool) {
@@ -99,7 +124,7 @@ impl Tx {
                     n -= take;
                     *len
                 }
-                Piece::Buf { at, end, .. } => {
+                Piece::Buf { at, end, .. } | Piece::Part { at, end } => {
                     let take = n.min((*end - *at) as usize);
                     *at += take as u32;
                     n -= take;

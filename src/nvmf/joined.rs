@@ -23,10 +23,7 @@ impl<V: Volumes> Handler for Joined<'_, V> {
     }
 
     fn landing(&mut self, conn: ConnId) -> Option<&mut [u8]> {
-        let c = self.target.conn(conn)?;
-        let Rx::Land { slot, at, to, .. } = c.rx else { return None };
-        let buf = c.landing_slot(slot).buf.as_mut().expect("data lands in a buffer");
-        Some(&mut buf[at as usize..to as usize])
+        self.target.landing(conn)
     }
 
     fn landed(&mut self, conn: ConnId, n: usize, tx: &mut Tx, pool: &mut Pool) {
@@ -57,6 +54,14 @@ impl<V: Volumes> Handler for Joined<'_, V> {
 }
 
 impl Target {
+    /// Where a connection's next bytes go: see [`Handler::landing`].
+    pub fn landing(&mut self, conn: ConnId) -> Option<&mut [u8]> {
+        let c = self.conn(conn)?;
+        let Rx::Land { slot, at, to, .. } = c.rx else { return None };
+        let buf = c.landing_slot(slot).buf.as_mut().expect("data lands in a buffer");
+        Some(&mut buf[at as usize..to as usize])
+    }
+
     /// Whether a new connection may stay.
     fn admit(&mut self, now: Time, conn: ConnId, listener: ListenerId, peer: SocketAddr) -> bool {
         let Some((_, addr)) = self.listeners.iter().find(|(l, _)| *l == listener).copied() else { return false };

@@ -209,6 +209,7 @@ mod tests {
             thin: true,
             read_only: false,
             volatile_cache: false,
+            atomic_blocks: 1,
         };
         Namespace { nsid, info, nguid: [0; 16], eui64: [0; 8], uuid: [0; 16], anagrpid: 1, visible: Visibility::All }
     }

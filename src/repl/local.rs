@@ -1,6 +1,11 @@
 //! This core's media: its device queues and the log slices on them, and the (epoch, LSN) of every shard it is primary
 //! of. One `Local` per core; nothing in it is shared.
 
+mod hold;
+mod judge;
+
+use self::hold::Hold;
+use self::judge::Judged;
 use super::part::{DeviceId, Ended, Home, Kind, Outcome, Part, Payload, Shards, StoreId};
 use super::place;
 use super::raw::Raw;
@@ -16,21 +21,27 @@ use slab::Slab;
 pub struct LocalConfig {
     /// Raw parts under way at once.
     pub raw_parts: usize,
-    /// Compares under way at once.
+    /// Compares and looks for zeroes under way at once.
     pub compares: usize,
+    /// Compare-writes that hold a range at once.
+    pub holds: usize,
 }
 
 impl Default for LocalConfig {
     fn default() -> LocalConfig {
-        LocalConfig { raw_parts: 8192, compares: 256 }
+        LocalConfig { raw_parts: 8192, compares: 256, holds: 64 }
     }
 }
 
 /// Epoch of every shard while the cluster has only ever had this node's configuration of it.
 const FIRST_EPOCH: u32 = 1;
-/// Marks a tag as the read of a Compare; the rest is its slot.
-const COMPARE: u64 = 1 << 63;
-/// Marks a tag as an administrative one: its end goes to [`Local::drain_admin`].
+/// Bits 63:62 of a tag say whose it is: 0 the volume layer's.
+const OWNER: u64 = 3 << 62;
+/// The read of a Compare or of a look for zeroes; the rest is its slot.
+const JUDGE: u64 = 2 << 62;
+/// An operation of a compare-write; the rest is its slot.
+const HOLD: u64 = 3 << 62;
+/// An administrative one: its end goes to [`Local::drain_admin`].
 pub const ADMIN: u64 = 1 << 62;
 /// Device tokens carry, in their top 16 bits, 0 for a raw part or 1 + the index of the slice.
 const TOKEN_TAG_SHIFT: u32 = 48;
@@ -47,18 +58,16 @@ struct LogSlice {
     slice: Slice,
 }
 
-struct Compare {
-    tag: u64,
-    expect: Buf,
-}
-
 /// The media of one core.
 pub struct Local<Q: Queue> {
     devices: Vec<Option<Device<Q>>>,
     slices: Vec<Option<LogSlice>>,
     raw: Raw,
-    compares: Slab<Compare>,
-    compares_max: usize,
+    judged: Slab<Judged>,
+    judged_max: usize,
+    /// Ranges that compare-writes have locked; empty but for those moments.
+    holds: Slab<Hold>,
+    holds_max: usize,
     lsn: Vec<u64>,
     dones: Vec<Done>,
     log_ended: Vec<store::Ended>,
@@ -73,8 +82,10 @@ impl<Q: Queue> Local<Q> {
             devices: Vec::new(),
             slices: Vec::new(),
             raw: Raw::new(config.raw_parts),
-            compares: Slab::with_capacity(config.compares),
-            compares_max: config.compares,
+            judged: Slab::with_capacity(config.compares),
+            judged_max: config.compares,
+            holds: Slab::with_capacity(config.holds),
+            holds_max: config.holds,
             lsn: vec![0; usize::from(SHARDS)],
             dones: Vec::with_capacity(1024),
             log_ended: Vec::with_capacity(1024),
@@ -224,13 +235,13 @@ impl<Q: Queue> Local<Q> {
         match part.home {
             Home::Raw(device) => match self.devices.get_mut(usize::from(device.0)).and_then(Option::as_mut) {
                 Some(d) => self.raw.read(part, buf, &mut d.queue),
-                None => Outcome::Done(Ended { tag: part.tag, status: Status::Gone, buf: Some(buf) }),
+                None => Outcome::Done(Ended::plain(part.tag, Status::Gone, Some(buf))),
             },
             Home::Log { store, slices } => match find(&mut self.slices, &mut self.devices, store, slices, part) {
                 Some((slice, queue)) => {
                     log(slice.read(io(part, Stamp { shard: part.shard, epoch: FIRST_EPOCH, lsn: 0 }), buf, queue, pool))
                 }
-                None => Outcome::Done(Ended { tag: part.tag, status: Status::Gone, buf: Some(buf) }),
+                None => Outcome::Done(Ended::plain(part.tag, Status::Gone, Some(buf))),
             },
         }
     }
@@ -281,47 +292,6 @@ impl<Q: Queue> Local<Q> {
         }
     }
 
-    /// Compare is a read whose data stays here.
-    fn compare(&mut self, part: &Part, payload: Payload<'_>, pool: &mut Pool) -> Outcome {
-        if self.compares.len() == self.compares_max {
-            return Outcome::Later(payload.into_buf());
-        }
-        let Some(mut buf) = pool.get(part.len as usize) else { return Outcome::Later(payload.into_buf()) };
-        let expect = match payload {
-            Payload::Owned(buf) => buf,
-            Payload::Borrowed(bytes) => {
-                let Some(mut copy) = pool.get(bytes.len()) else {
-                    pool.put(buf);
-                    return Outcome::Later(None);
-                };
-                copy.copy_from_slice(bytes);
-                copy
-            }
-            Payload::None => panic!("a compare has a payload"),
-        };
-        buf.set_len(part.len as usize);
-        let slot = self.compares.insert(Compare { tag: part.tag, expect });
-        let reading = Part { kind: Kind::Read, tag: COMPARE | slot as u64, ..*part };
-        match self.read(&reading, buf, pool) {
-            Outcome::Done(e) => Outcome::Done(self.compared(slot, e, pool)),
-            Outcome::Pending => Outcome::Pending,
-            Outcome::Later(buf) => {
-                pool.put_all(buf);
-                Outcome::Later(Some(self.compares.remove(slot).expect))
-            }
-        }
-    }
-
-    fn compared(&mut self, slot: usize, read: Ended, pool: &mut Pool) -> Ended {
-        let Compare { tag, expect } = self.compares.remove(slot);
-        let buf = read.buf.expect("a read ends with its buffer");
-        let differs = read.status.is_ok() && buf[..] != expect[..];
-        let status = if differs { Status::CompareMismatch } else { read.status };
-        pool.put(buf);
-        pool.put(expect);
-        Ended { tag, status, buf: None }
-    }
-
     fn poll(&mut self, now: Time, pool: &mut Pool) -> bool {
         let mut any = false;
         for at in 0..self.devices.len() {
@@ -344,30 +314,39 @@ impl<Q: Queue> Local<Q> {
         any
     }
 
-    /// Gathers what the logs ended, and turns the reads of Compares into their verdicts.
+    /// Gathers what the logs ended, turns the reads of Compares into their verdicts, and takes compare-writes a step on.
     fn collect(&mut self, pool: &mut Pool) {
         for s in self.slices.iter_mut().flatten() {
             s.slice.drain(&mut self.log_ended);
             for e in self.log_ended.drain(..) {
-                if e.tag & (COMPARE | ADMIN) == ADMIN {
+                if e.tag & OWNER == ADMIN {
                     self.admin.push((s.store, s.number, e.tag & !ADMIN, e.status));
                 } else {
-                    self.ended.push(Ended { tag: e.tag, status: e.status, buf: e.buf });
+                    self.ended.push(Ended::plain(e.tag, e.status, e.buf));
                 }
             }
         }
-        for at in 0..self.ended.len() {
-            if self.ended[at].tag & COMPARE != 0 {
-                let e = std::mem::replace(&mut self.ended[at], Ended { tag: 0, status: Status::Ok, buf: None });
-                let slot = (e.tag & !COMPARE) as usize;
-                self.ended[at] = self.compared(slot, e, pool);
+        if self.judged.is_empty() && self.holds.is_empty() {
+            return;
+        }
+        let mut at = 0;
+        while at < self.ended.len() {
+            let (owner, slot) = (self.ended[at].tag & OWNER, (self.ended[at].tag & !OWNER) as usize);
+            if owner != JUDGE && owner != HOLD {
+                at += 1;
+                continue;
             }
+            let e = self.ended.swap_remove(at);
+            let verdict = if owner == JUDGE { Some(self.judge(slot, e, pool)) } else { self.hold_ended(slot, e, pool) };
+            self.ended.extend(verdict);
         }
     }
 
     /// True when nothing is under way, here or below.
     pub fn is_idle(&self) -> bool {
-        self.raw.inflight() == 0 && self.devices.iter().flatten().all(|d| d.queue.inflight() == 0)
+        self.raw.inflight() == 0
+            && self.holds.is_empty()
+            && self.devices.iter().flatten().all(|d| d.queue.inflight() == 0)
     }
 
     /// Descriptors to sleep on.
@@ -395,7 +374,7 @@ impl<Q: Queue> Local<Q> {
     fn flush(&mut self, part: &Part) -> Outcome {
         let Home::Raw(device) = part.home else {
             // A log acknowledges nothing that is not durable.
-            return Outcome::Done(Ended { tag: part.tag, status: Status::Ok, buf: None });
+            return Outcome::Done(Ended::plain(part.tag, Status::Ok, None));
         };
         match self.devices.get_mut(usize::from(device.0)) {
             Some(Some(d)) => self.raw.flush(part, &mut d.queue),
@@ -423,8 +402,11 @@ impl<Q: Queue> Shards for Local<Q> {
                 }
             }
             Kind::Compare => self.compare(part, payload, pool),
-            Kind::Write => self.write(part, payload, pool),
+            Kind::BlockStatus => self.look(part, pool),
+            Kind::CompareWrite => self.compare_write(part, payload, pool),
             Kind::Flush => self.flush(part),
+            _ if !self.holds.is_empty() && self.is_held(part) => Outcome::Later(payload.into_buf()),
+            Kind::Write => self.write(part, payload, pool),
             Kind::WriteZeroes | Kind::Deallocate => self.zero(part, pool),
         }
     }
@@ -449,6 +431,9 @@ impl<Q: Queue> Shards for Local<Q> {
         // Memory-speed devices have already finished what was just submitted: taking it now saves a turn.
         worked |= self.poll(now, pool);
         self.collect(pool);
+        if !self.holds.is_empty() {
+            worked |= self.step_holds(pool);
+        }
         worked
     }
 
@@ -484,14 +469,14 @@ fn io(part: &Part, stamp: Stamp) -> Io {
 
 fn log(outcome: store::Outcome) -> Outcome {
     match outcome {
-        store::Outcome::Done(e) => Outcome::Done(Ended { tag: e.tag, status: e.status, buf: e.buf }),
+        store::Outcome::Done(e) => Outcome::Done(Ended::plain(e.tag, e.status, e.buf)),
         store::Outcome::Pending => Outcome::Pending,
         store::Outcome::Later(buf) => Outcome::Later(buf),
     }
 }
 
 fn gone(tag: u64) -> Outcome {
-    Outcome::Done(Ended { tag, status: Status::Gone, buf: None })
+    Outcome::Done(Ended::plain(tag, Status::Gone, None))
 }
 
 #[cfg(test)]

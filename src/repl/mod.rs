@@ -11,4 +11,4 @@ pub mod place;
 mod raw;
 
 pub use local::{Local, LocalConfig};
-pub use part::{DeviceId, Ended, Home, Kind, Outcome, Part, Payload, Shards, StoreId};
+pub use part::{Detail, DeviceId, Ended, Home, Kind, Outcome, Part, Payload, Run, Shards, Step, StoreId};

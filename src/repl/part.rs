@@ -18,8 +18,16 @@ pub enum Kind {
     Read,
     /// Payload to blocks. Complete means durable, unless the volume says that it has a volatile cache.
     Write,
-    /// Payload against blocks; [`Status::CompareMismatch`] when any byte differs.
+    /// Payload against blocks; [`Status::CompareMismatch`] when any byte differs, the first one in
+    /// [`Detail::differs_at`].
     Compare,
+    /// Payload is what the blocks must hold, then what is written if they do, as one step against every other change
+    /// of the range on this node: no write, zeroing or other compare-write falls between. At most
+    /// [`COMPARE_WRITE_BYTES_MAX`](crate::base::limits::COMPARE_WRITE_BYTES_MAX) are compared.
+    CompareWrite,
+    /// Whether the blocks from the first one on are mapped, and how many after it are the same: the answer is in
+    /// [`Detail::run`]. The work per request is bounded, so a run may be longer than what is reported.
+    BlockStatus,
     /// Everything completed before is durable.
     Flush,
     /// The range reads as zeroes; space is given back where the volume is thin.
@@ -28,10 +36,17 @@ pub enum Kind {
     Deallocate,
 }
 
-/// The bytes of a Write or Compare.
+impl Kind {
+    /// True for the kinds that a write-protected volume refuses.
+    pub fn changes(self) -> bool {
+        matches!(self, Kind::Write | Kind::CompareWrite | Kind::WriteZeroes | Kind::Deallocate)
+    }
+}
+
+/// The bytes of a Write, Compare or `CompareWrite`.
 #[derive(Debug)]
 pub enum Payload<'a> {
-    /// Nothing: all kinds but Write and Compare.
+    /// Nothing: all other kinds.
     None,
     /// Bytes that are valid only during the call; taken (copied once, checksummed on the way) before it returns.
     Borrowed(&'a [u8]),
@@ -55,6 +70,61 @@ impl Payload<'_> {
             Payload::None | Payload::Borrowed(_) => None,
         }
     }
+}
+
+/// What an end says besides its status; means nothing where the kind and status do not say so.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Detail(u32);
+
+/// Set in the detail of a `BlockStatus` when the run is mapped.
+const MAPPED: u32 = 1 << 31;
+
+/// Consecutive bytes that are all mapped or all not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// Space is taken for them. What is not mapped reads as zeroes.
+    pub mapped: bool,
+    /// Bytes; a multiple of the block size.
+    pub len: u32,
+}
+
+impl Detail {
+    /// Nothing more to say.
+    pub const NONE: Detail = Detail(0);
+
+    /// Of a miscompare: byte `at` of what was compared is the first that differs.
+    pub fn differing(at: u32) -> Detail {
+        Detail(at)
+    }
+    /// With [`Status::CompareMismatch`]: the offset of the first differing byte from the first block compared.
+    pub fn differs_at(self) -> u32 {
+        self.0
+    }
+    /// Of a `BlockStatus`: `run` of less than 2 GiB.
+    pub fn of_run(run: Run) -> Detail {
+        assert!(run.len < MAPPED, "a run lies within a chunk or a device read");
+        Detail(run.len | if run.mapped { MAPPED } else { 0 })
+    }
+    /// With [`Status::Ok`] of a `BlockStatus`: the run that starts at the first block.
+    pub fn run(self) -> Run {
+        Run { mapped: self.0 & MAPPED != 0, len: self.0 & !MAPPED }
+    }
+}
+
+/// Which step of a `CompareWrite` a part is. One that lies with one owner is one step; one that crosses a chunk border
+/// holds both ranges before it writes either.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Step {
+    /// All of it; every part of another kind.
+    #[default]
+    Whole,
+    /// Lock the range, compare, and keep the lock when it is equal. [`Status::Busy`] when buffers are short: try again
+    /// after letting go of everything else that is held.
+    Hold,
+    /// Write what the Hold of this range brought, and unlock. No payload.
+    Write,
+    /// Unlock a held range. No payload.
+    Release,
 }
 
 /// Where a volume's bytes are kept.
@@ -86,6 +156,8 @@ pub struct Part {
     pub offset: u64,
     /// Bytes; 0 for Flush.
     pub len: u32,
+    /// Of a `CompareWrite`: which step.
+    pub step: Step,
     /// Write: durable on completion even when the volume has a volatile cache.
     pub fua: bool,
     /// Comes back in [`Ended::tag`].
@@ -99,8 +171,17 @@ pub struct Ended {
     pub tag: u64,
     /// How it ended.
     pub status: Status,
+    /// What the kind says besides.
+    pub detail: Detail,
     /// A Read's buffer, whatever the status.
     pub buf: Option<Buf>,
+}
+
+impl Ended {
+    /// An end with nothing more to say.
+    pub fn plain(tag: u64, status: Status, buf: Option<Buf>) -> Ended {
+        Ended { tag, status, detail: Detail::NONE, buf }
+    }
 }
 
 /// What became of a part.

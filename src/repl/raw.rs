@@ -1,7 +1,7 @@
 //! Parts on a device as it is: no log, no checksum, the device's own durability. Owns the state between a part and the
 //! one or two device operations it takes (a forced write to a volatile cache is followed by a flush).
 
-use super::part::{DeviceId, Ended, Kind, Outcome, Part, Payload};
+use super::part::{DeviceId, Ended, Home, Kind, Outcome, Part, Payload};
 use crate::base::Status;
 use crate::base::ring::Ring;
 use crate::device::{DeviceError, Done, Op, OpKind, Queue};
@@ -13,6 +13,9 @@ struct Job {
     tag: u64,
     kind: Kind,
     flush_after: bool,
+    device: DeviceId,
+    offset: u64,
+    len: u32,
 }
 
 /// Raw parts under way on this core, over all its devices.
@@ -34,11 +37,20 @@ impl Raw {
         self.jobs.len()
     }
 
+    /// True while an operation that changes bytes of this range is under way. Looks at all of them: for compare-writes.
+    pub fn changes(&self, device: DeviceId, offset: u64, len: u32) -> bool {
+        self.jobs.iter().any(|(_, j)| {
+            let writes = matches!(j.kind, Kind::Write | Kind::WriteZeroes | Kind::Deallocate);
+            let apart = j.offset + u64::from(j.len) <= offset || offset + u64::from(len) <= j.offset;
+            writes && !apart && j.device == device
+        })
+    }
+
     /// Starts a Read into `buf` (its length is the part's).
     pub fn read<Q: Queue>(&mut self, part: &Part, mut buf: Buf, queue: &mut Q) -> Outcome {
         assert_eq!(buf.len(), part.len as usize, "a read's buffer has the read's length");
         if let Some(result) = queue.read_now(part.offset, &mut buf) {
-            return Outcome::Done(Ended { tag: part.tag, status: status(result), buf: Some(buf) });
+            return Outcome::Done(Ended::plain(part.tag, status(result), Some(buf)));
         }
         self.start(part, OpKind::Read, Some(buf), queue)
     }
@@ -50,7 +62,7 @@ impl Raw {
             if let Some(buf) = payload.into_buf() {
                 pool.put(buf);
             }
-            return Outcome::Done(Ended { tag: part.tag, status: status(result), buf: None });
+            return Outcome::Done(Ended::plain(part.tag, status(result), None));
         }
         let buf = match payload {
             Payload::Owned(buf) => buf,
@@ -73,7 +85,7 @@ impl Raw {
     /// Starts a Flush.
     pub fn flush<Q: Queue>(&mut self, part: &Part, queue: &mut Q) -> Outcome {
         if !queue.caps().volatile_cache {
-            return Outcome::Done(Ended { tag: part.tag, status: Status::Ok, buf: None });
+            return Outcome::Done(Ended::plain(part.tag, Status::Ok, None));
         }
         self.start(part, OpKind::Flush, None, queue)
     }
@@ -89,7 +101,9 @@ impl Raw {
         }
         let writes = matches!(kind, OpKind::Write | OpKind::WriteZeroes);
         let flush_after = writes && part.fua && queue.caps().volatile_cache;
-        let token = self.jobs.insert(Job { tag: part.tag, kind: part.kind, flush_after });
+        let Home::Raw(device) = part.home else { panic!("a raw part is at home on a device") };
+        let Part { offset, len, .. } = *part;
+        let token = self.jobs.insert(Job { tag: part.tag, kind: part.kind, flush_after, device, offset, len });
         let op = Op { kind, offset: part.offset, len: u64::from(part.len), buf, at: 0, token: token as u64 };
         match queue.submit(op) {
             Ok(()) => Outcome::Pending,
@@ -116,7 +130,7 @@ impl Raw {
             return None;
         }
         self.jobs.remove(token);
-        Some(Ended { tag: job.tag, status: status(done.result), buf })
+        Some(Ended::plain(job.tag, status(done.result), buf))
     }
 
     /// Tries the flushes that found no room; `submit` puts one into a device's queue, if that has room now.

@@ -7,6 +7,15 @@ use crate::cluster::{Control, Declared, Error, Node};
 use std::rc::Rc;
 use tokio::sync::watch;
 
+/// Who calls: what is shown depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Caller {
+    /// Root or the node's own user, who could read the state directory as well: sees secrets.
+    Admin,
+    /// A member of the socket's group.
+    Operator,
+}
+
 /// A node's remote procedures.
 pub struct Context<N> {
     /// The control plane.

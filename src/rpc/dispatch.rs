@@ -1,6 +1,6 @@
 //! From one framed value to its reply: a request, or a batch of them (JSON-RPC 2.0 sections 4 and 6), as SPDK takes them.
 
-use super::context::Context;
+use super::context::{Caller, Context};
 use super::error::{INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, RpcError, WRONG_STATE};
 use super::json::{Json, duplicate};
 use super::table::{Answer, When};
@@ -29,18 +29,18 @@ struct Raw<'a> {
 }
 
 /// Answers one framed value.
-pub async fn answer<N: Node + 'static>(context: &Rc<Context<N>>, bytes: &[u8]) -> Answered {
+pub async fn answer<N: Node + 'static>(context: &Rc<Context<N>>, caller: Caller, bytes: &[u8]) -> Answered {
     let json = match Json::parse(bytes) {
         Ok(json) => json,
         Err(e) => return Answered::Close(reply(None, &Err(RpcError::new(PARSE_ERROR, format!("Parse error: {e}"))))),
     };
     match json {
-        Json::Array(items) => Answered::Reply(batch(context, bytes, items).await),
-        json => Answered::Reply(single(context, bytes, json).await.unwrap_or_default()),
+        Json::Array(items) => Answered::Reply(batch(context, caller, bytes, items).await),
+        json => Answered::Reply(single(context, caller, bytes, json).await.unwrap_or_default()),
     }
 }
 
-async fn batch<N: Node + 'static>(context: &Rc<Context<N>>, bytes: &[u8], items: Vec<Json>) -> String {
+async fn batch<N: Node + 'static>(context: &Rc<Context<N>>, caller: Caller, bytes: &[u8], items: Vec<Json>) -> String {
     let refused = |why: &str| reply(None, &Err(RpcError::new(INVALID_REQUEST, format!("Invalid request: {why}"))));
     if items.is_empty() {
         return refused("an empty batch");
@@ -53,7 +53,7 @@ async fn batch<N: Node + 'static>(context: &Rc<Context<N>>, bytes: &[u8], items:
     };
     let mut replies: Vec<String> = Vec::new();
     for (json, text) in items.into_iter().zip(texts) {
-        replies.extend(single(context, text.get().as_bytes(), json).await);
+        replies.extend(single(context, caller, text.get().as_bytes(), json).await);
     }
     if replies.is_empty() {
         return String::new();
@@ -63,13 +63,18 @@ async fn batch<N: Node + 'static>(context: &Rc<Context<N>>, bytes: &[u8], items:
 }
 
 /// Answers one request; `None` where nothing is to be said: a success that nobody waits for.
-async fn single<N: Node + 'static>(context: &Rc<Context<N>>, text: &[u8], json: Json) -> Option<String> {
+async fn single<N: Node + 'static>(
+    context: &Rc<Context<N>>,
+    caller: Caller,
+    text: &[u8],
+    json: Json,
+) -> Option<String> {
     let request = match read(json) {
         Ok(request) => request,
         Err(e) => return Some(reply(id_of(text), &Err(e))),
     };
     let id = id_of(text);
-    let result = call(context, request).await;
+    let result = call(context, caller, request).await;
     (id.is_some() || result.is_err()).then(|| reply(id, &result))
 }
 
@@ -113,7 +118,7 @@ fn id_of(text: &[u8]) -> Option<&str> {
     (*first == b'"' || *first == b'-' || first.is_ascii_digit()).then_some(id)
 }
 
-async fn call<N: Node + 'static>(context: &Rc<Context<N>>, request: Request) -> Answer {
+async fn call<N: Node + 'static>(context: &Rc<Context<N>>, caller: Caller, request: Request) -> Answer {
     let Some(method) = context.table.get(&request.method) else {
         let name: String = request.method.chars().take(128).collect();
         return Err(RpcError::new(METHOD_NOT_FOUND, format!("Method not found: '{name}'")));
@@ -125,7 +130,7 @@ async fn call<N: Node + 'static>(context: &Rc<Context<N>>, request: Request) -> 
         };
         return Err(RpcError::new(WRONG_STATE, format!("Method may only be called {when}.")));
     }
-    let answer = method.call(context.clone(), request.params).await;
+    let answer = method.call(context.clone(), caller, request.params).await;
     match &answer {
         Ok(_) => tracing::debug!("{}: done", request.method),
         Err(e) => tracing::info!("{}: {} ({})", request.method, e.message, e.code),

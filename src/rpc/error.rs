@@ -80,12 +80,15 @@ impl RpcError {
             }
             Error::TransportExists => RpcError::new(INTERNAL_ERROR, "Transport type 'TCP' already exists"),
             Error::NoTransport => RpcError::params("no TCP transport; nvmf_create_transport makes it"),
-            Error::NoNamespace { .. } | Error::NoListener { .. } | Error::NoHost { .. } | Error::NoReferral(_) => {
-                RpcError::params(format!("{error} not found"))
-            }
+            Error::NoNamespace { .. }
+            | Error::NoListener { .. }
+            | Error::NoHost { .. }
+            | Error::NoReferral(_)
+            | Error::Missing { .. } => RpcError::params(format!("{error} not found")),
             Error::NamespaceExists { .. }
             | Error::ListenerExists { .. }
             | Error::HostExists { .. }
+            | Error::Exists { .. }
             | Error::ReferralExists(_) => RpcError::params(format!("{error} already exists")),
             Error::Discovery(_) => RpcError::params(error),
             Error::NoSpace { .. } => RpcError::new(INVALID_PARAMS, format!("{}: {error}", errno_text(libc::ENOSPC))),
@@ -107,6 +110,7 @@ fn errno_of(error: &Error) -> i32 {
             libc::EEXIST
         }
         Error::BdevInUse { .. } => libc::EBUSY,
+        Error::AddressTaken { .. } => libc::EADDRINUSE,
         Error::Limit { .. } => libc::ENOMEM,
         Error::Node { source, .. } => node_errno(source),
         _ => libc::EINVAL,

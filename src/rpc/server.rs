@@ -1,7 +1,7 @@
 //! The unix socket: who may connect, how many, how fast, how large. One task per client answers its requests in their
 //! order; a client that is slow, wrong or gone harms only itself.
 
-use super::context::Context;
+use super::context::{Caller, Context};
 use super::dispatch::{Answered, answer, malformed};
 use super::frame::Framer;
 use crate::cluster::Node;
@@ -184,10 +184,15 @@ fn lock(path: &Path) -> Result<File, ServerError> {
     }
 }
 
+/// Root and our own user are more than members of the socket's group.
+fn role(peer: &UCred) -> Caller {
+    let own = rustix::process::geteuid().as_raw();
+    if peer.uid() == 0 || peer.uid() == own { Caller::Admin } else { Caller::Operator }
+}
+
 /// Root, our own user, and members of the socket's group.
 fn admits(peer: &UCred, group: u32) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    peer.uid() == 0 || peer.uid() == own || peer.gid() == group || peer.pid().is_some_and(|pid| member(pid, group))
+    role(peer) == Caller::Admin || peer.gid() == group || peer.pid().is_some_and(|pid| member(pid, group))
 }
 
 /// True when the process has `group` among its supplementary groups.
@@ -216,6 +221,7 @@ async fn mend<N: Node + 'static>(context: Rc<Context<N>>, mut stopping: watch::R
 
 struct Client {
     stream: UnixStream,
+    caller: Caller,
     framer: Framer,
     limits: Limits,
     bucket: Bucket,
@@ -225,7 +231,8 @@ struct Client {
 impl Client {
     fn new(stream: UnixStream, limits: Limits, stopping: watch::Receiver<bool>) -> Client {
         let bucket = Bucket::new(limits, Instant::now());
-        Client { stream, framer: Framer::new(limits.body_bytes), limits, bucket, stopping }
+        let caller = stream.peer_cred().map_or(Caller::Operator, |peer| role(&peer));
+        Client { stream, caller, framer: Framer::new(limits.body_bytes), limits, bucket, stopping }
     }
 
     async fn serve<N: Node + 'static>(mut self, context: &Rc<Context<N>>) {
@@ -256,7 +263,7 @@ impl Client {
                 Ok(None) => return true,
                 Ok(Some(value)) => {
                     self.bucket.take().await;
-                    answer(context, value).await
+                    answer(context, self.caller, value).await
                 }
                 Err(why) => Answered::Close(malformed(&why)),
             };

@@ -1,6 +1,6 @@
 //! The table of methods: the single source of their names, states, parameters, documentation and code.
 
-use super::context::Context;
+use super::context::{Caller, Context};
 use super::error::{Dialect, RpcError};
 use super::json::Json;
 use super::methods;
@@ -15,7 +15,7 @@ use std::rc::Rc;
 /// What a method comes back with.
 pub type Answer = Result<Value, RpcError>;
 type Pending = Pin<Box<dyn Future<Output = Answer>>>;
-type Run<N> = Box<dyn Fn(Rc<Context<N>>, Option<Json>) -> Pending>;
+type Run<N> = Box<dyn Fn(Rc<Context<N>>, Caller, Option<Json>) -> Pending>;
 
 /// When a method may be called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,8 +78,28 @@ impl<N: Node + 'static> Method<N> {
         relaxed: bool,
         run: impl Fn(Rc<Context<N>>, P) -> F + 'static,
     ) -> Method<N> {
-        let run: Run<N> = Box::new(move |context, params| match P::decode(params, relaxed) {
-            Ok(params) => Box::pin(run(context, params)),
+        Method::full(name, doc, when, dialect, relaxed, move |context, _, params| run(context, params))
+    }
+
+    /// A method that only works at runtime and whose answer depends on who calls.
+    pub fn for_caller<P: Params, F: Future<Output = Answer> + 'static>(
+        name: &'static str,
+        doc: &'static str,
+        run: impl Fn(Rc<Context<N>>, Caller, P) -> F + 'static,
+    ) -> Method<N> {
+        Method::full(name, doc, When::Runtime, Dialect::Nvmf, false, run)
+    }
+
+    fn full<P: Params, F: Future<Output = Answer> + 'static>(
+        name: &'static str,
+        doc: &'static str,
+        when: When,
+        dialect: Dialect,
+        relaxed: bool,
+        run: impl Fn(Rc<Context<N>>, Caller, P) -> F + 'static,
+    ) -> Method<N> {
+        let run: Run<N> = Box::new(move |context, caller, params| match P::decode(params, relaxed) {
+            Ok(params) => Box::pin(run(context, caller, params)),
             Err(problem) => {
                 let error = RpcError::undecodable(dialect, &problem);
                 Box::pin(std::future::ready(Err(error)))
@@ -104,8 +124,8 @@ impl<N: Node + 'static> Method<N> {
     }
 
     /// Calls it.
-    pub fn call(&self, context: Rc<Context<N>>, params: Option<Json>) -> Pending {
-        (self.run)(context, params)
+    pub fn call(&self, context: Rc<Context<N>>, caller: Caller, params: Option<Json>) -> Pending {
+        (self.run)(context, caller, params)
     }
 }
 
@@ -126,6 +146,10 @@ impl<N: Node + 'static> Table<N> {
             methods::lvol::methods(),
             methods::nvmf::methods(),
             methods::hosts::methods(),
+            methods::iscsi::methods(),
+            methods::iscsi_groups::methods(),
+            methods::iscsi_options::methods(),
+            methods::iscsi_stats::methods(),
             methods::inert::methods(),
             methods::own::methods(),
         ];

@@ -17,6 +17,8 @@ pub mod medium;
 pub mod node;
 pub mod oracle;
 pub mod pattern;
+#[cfg(test)]
+mod race;
 pub mod record;
 pub mod run;
 pub mod swarm;

@@ -23,6 +23,7 @@ pub mod format;
 pub mod fsck;
 mod index;
 mod log;
+mod look;
 pub mod planted;
 mod read;
 mod replay;

@@ -1,7 +1,9 @@
 //! Reads of hosts. Blocks that lie next to each other on the medium become one device read, straight into the
 //! caller's buffer where all of the request is one run; otherwise each run is read into a pool buffer and copied.
 //! Every block is verified against its index entry. A block that moved while it was being read (cleaning, overwrite) is
-//! read again by its new entry, so a reused segment can not pass for it.
+//! read again by its new entry, so a reused segment can not pass for it. A read whose blocks were looked at in several
+//! moments is begun anew when one of them has changed since, so that it shows no write by half; one that meets with that
+//! too often keeps writes away until it is through.
 
 use super::config::Limits;
 use super::error::StoreError;
@@ -14,13 +16,15 @@ use super::slice::Slice;
 use super::token::Purpose;
 use super::write::Extent;
 use crate::base::crc::crc32c;
-use crate::base::{BLOCK, CHUNK_BLOCKS, Status};
+use crate::base::{BLOCK, CHUNK_BLOCKS, Status, VolumeId};
 use crate::device::{DeviceError, Done, Queue};
 use crate::mem::{Buf, Pool};
 
 const WORDS: usize = CHUNK_BLOCKS as usize / 64;
 /// Times a block is read again before its mismatch counts as damage.
 const REREADS: u8 = 2;
+/// Times a read is begun anew because of writes before it puts writes off.
+const ANEW: u8 = 3;
 
 struct Reading {
     io: Io,
@@ -35,6 +39,10 @@ struct Reading {
     flying: u16,
     stalled: bool,
     rereads: u8,
+    /// Sum over all blocks looked at of where they were; moments at which that was; times begun anew.
+    seen: u64,
+    moments: u32,
+    anew: u8,
     status: Status,
 }
 
@@ -51,6 +59,14 @@ impl Reading {
     }
     fn forget(&mut self, at: u32) {
         self.todo[at as usize / 64] &= !(1 << (at % 64));
+    }
+    /// Block `at` was taken from `entry`.
+    fn note(&mut self, at: u32, entry: Entry) {
+        self.seen = self.seen.wrapping_add(mark(at, entry));
+    }
+    fn begin(&mut self) {
+        (self.seen, self.moments) = (0, 0);
+        (0..self.extent.count).for_each(|at| self.want(at));
     }
     fn left(&self) -> u32 {
         self.todo.iter().map(|w| w.count_ones()).sum()
@@ -74,6 +90,8 @@ pub(super) struct Reads {
     parts: Vec<Part>,
     parts_free: Vec<usize>,
     stalled: Vec<usize>,
+    /// Slots of reads that keep writes away; empty but for rare moments.
+    shields: Vec<usize>,
 }
 
 impl Reads {
@@ -91,7 +109,17 @@ impl Reads {
             parts: vec![none; parts],
             parts_free: (0..parts).rev().collect(),
             stalled: Vec::with_capacity(slots),
+            shields: Vec::with_capacity(slots),
         }
+    }
+
+    /// True when a change of these blocks must wait for a read.
+    #[inline]
+    pub fn shields(&self, volume: VolumeId, extent: &Extent) -> bool {
+        let over = |slot: &usize| {
+            self.slots[*slot].as_ref().is_some_and(|r| r.io.volume == volume && r.extent.overlaps(extent))
+        };
+        !self.shields.is_empty() && self.shields.iter().any(over)
     }
 
     /// Reads under way.
@@ -102,6 +130,7 @@ impl Reads {
     /// Ends every read that has nothing at the device with `Gone`; the others end when their parts come back.
     pub fn abandon(&mut self, ended: &mut Vec<Ended>, pool: &mut Pool) {
         self.stalled.clear();
+        self.shields.clear();
         for (n, slot) in self.slots.iter_mut().enumerate() {
             let Some(r) = slot else { continue };
             r.status = Status::Gone;
@@ -230,11 +259,12 @@ impl Slice {
             flying: 0,
             stalled: false,
             rereads: 0,
+            seen: 0,
+            moments: 0,
+            anew: 0,
             status: Status::Ok,
         };
-        for at in 0..extent.count {
-            reading.want(at);
-        }
+        reading.begin();
         self.counters.reads += 1;
         self.reads.slots[slot] = Some(reading);
         self.issue(slot, q, pool);
@@ -257,11 +287,15 @@ impl Slice {
             }
             if !entry.addr.is_place() {
                 let Some(main) = r.main.as_mut() else { break };
+                r.moments += 1;
                 match entry {
                     Entry::NONE => main[at as usize * BLOCK..(at + count) as usize * BLOCK].fill(0),
                     _ => r.status = r.status.and(Status::MediaError),
                 }
-                (at..at + count).for_each(|b| r.forget(b));
+                for b in at..at + count {
+                    r.note(b, entry);
+                    r.forget(b);
+                }
                 continue;
             }
             if !self.issue_run(&mut r, slot, at, count, entry.addr, q, pool) {
@@ -275,12 +309,33 @@ impl Slice {
                 self.reads.stalled.push(slot);
             }
         } else if r.flying == 0 {
+            if r.moments > 1 && r.status.is_ok() && !self.is_as_seen(&r) {
+                self.begin_anew(r, slot, q, pool);
+                return;
+            }
             self.reads.free.push(slot);
             self.reads.stalled.retain(|s| *s != slot);
+            self.reads.shields.retain(|s| *s != slot);
             self.ended.push(finish(r, pool));
             return;
         }
         self.reads.slots[slot] = Some(r);
+    }
+
+    /// True when every block still is where the read found it: then all it shows was there at one time.
+    fn is_as_seen(&self, r: &Reading) -> bool {
+        let now = (0..r.extent.count).map(|at| mark(at, self.index.entry(r.volume, r.extent.first + u64::from(at))));
+        now.fold(0, u64::wrapping_add) == r.seen
+    }
+
+    fn begin_anew<Q: Queue>(&mut self, mut r: Reading, slot: usize, q: &mut Q, pool: &mut Pool) {
+        r.anew = r.anew.saturating_add(1);
+        if r.anew == ANEW {
+            self.reads.shields.push(slot);
+        }
+        r.begin();
+        self.reads.slots[slot] = Some(r);
+        self.issue(slot, q, pool);
     }
 
     /// Submits one run; false when nothing more can be submitted now.
@@ -345,12 +400,14 @@ impl Slice {
 
     /// Checks each block of a part against the index as it is now and copies it where it belongs.
     fn verify(&mut self, r: &mut Reading, p: &Part, result: Result<(), DeviceError>, bytes: &[u8]) {
+        r.moments += 1;
         for (i, block) in bytes.chunks_exact(BLOCK).enumerate() {
             let at = p.at + i as u32;
             let now = self.index.entry(r.volume, r.extent.first + u64::from(at));
             let moved = now.addr != p.addr.plus(i as u32);
             let skip = self.rules.breaks(Planted::SkipDataCrc);
             if skip || (!moved && result.is_ok() && crc32c(block) == now.crc) {
+                r.note(at, now);
                 if !p.direct {
                     let main = r.main.as_mut().expect("it is away only for direct parts");
                     main[at as usize * BLOCK..][..BLOCK].copy_from_slice(block);
@@ -377,6 +434,13 @@ impl Slice {
         }
         self.reads.stalled.len() < n
     }
+}
+
+/// Block `at` of a read and where it was, as one number; the sum of these tells whether any of them has changed.
+fn mark(at: u32, entry: Entry) -> u64 {
+    let place = u64::from(at) << 32 | u64::from(entry.addr.0);
+    let mixed = (place ^ u64::from(entry.crc) << 9).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ mixed >> 32
 }
 
 /// Moves the requested bytes to the front of a buffer of whole blocks.

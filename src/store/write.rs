@@ -7,6 +7,7 @@ use super::request::{Io, Outcome};
 use super::slice::Slice;
 use super::space::LEAF_BLOCKS;
 use super::staging::Body;
+use crate::base::limits::ATOMIC_BYTES;
 use crate::base::{BLOCK, CHUNK, CHUNK_BLOCKS, Status};
 use crate::device::Queue;
 use crate::mem::Pool;
@@ -51,8 +52,8 @@ impl Extent {
 }
 
 impl Slice {
-    /// Writes `data` (`io.len` bytes, copied within the call). Ends with `Ok` when it is durable. Blocks are atomic: after
-    /// a crash each 4 KiB block is old or new as a whole.
+    /// Writes `data` (`io.len` bytes, copied within the call). Ends with `Ok` when it is durable. Aligned ranges of
+    /// [`ATOMIC_BYTES`] are atomic: after a crash, and for a read that runs at the same time, each is old or new as a whole.
     ///
     /// # Errors
     /// `OutOfRange`, `CapacityExceeded`, `MediaError` (only where part of a damaged block is written), `Gone`.
@@ -68,6 +69,9 @@ impl Slice {
         };
         if let Some(refused) = self.check_capacity(&io, slot, &extent) {
             return refused;
+        }
+        if self.reads.shields(io.volume, &extent) {
+            return Outcome::Later(None);
         }
         if !extent.is_whole() || self.staging.overlaps(io.volume, &extent) {
             return self.stage(io, extent, Some(data), q, pool);
@@ -93,6 +97,9 @@ impl Slice {
         let extent = Extent::of(&io);
         if let Err(status) = self.check_range(&io) {
             return Outcome::ended(io.tag, status);
+        }
+        if self.reads.shields(io.volume, &extent) {
+            return Outcome::Later(None);
         }
         if !extent.is_whole() || self.staging.overlaps(io.volume, &extent) {
             return self.stage(io, extent, None, q, pool);
@@ -142,16 +149,25 @@ impl Slice {
     /// An open batch of the hot stream with room for `count` data blocks in one record.
     #[inline]
     fn batch_for<Q: Queue>(&mut self, count: u32, q: &mut Q, pool: &mut Pool) -> Option<usize> {
-        let batch = self.open_hot(pool)?;
-        if self.log.room(batch, Kind::Data) >= count {
-            return Some(batch);
+        loop {
+            let batch = self.open_hot(pool)?;
+            if self.log.room(batch, Kind::Data) >= count {
+                return Some(batch);
+            }
+            // An empty batch that is too small is the last of its segment. What must not be split goes past it: an empty
+            // header takes each block that is left.
+            let past = !self.log.open_is_empty(Stream::Hot) || count <= self.atomic_blocks();
+            if !past || !self.log.may_seal(Stream::Hot) {
+                return None;
+            }
+            self.seal(Stream::Hot, q);
         }
-        if self.log.open_is_empty(Stream::Hot) || !self.log.may_seal(Stream::Hot) {
-            return None;
-        }
-        self.seal(Stream::Hot, q);
-        let batch = self.open_hot(pool)?;
-        (self.log.room(batch, Kind::Data) >= count).then_some(batch)
+    }
+
+    /// Blocks that are never split over batches: what replay finds of a batch it finds as a whole.
+    #[inline]
+    fn atomic_blocks(&self) -> u32 {
+        ((ATOMIC_BYTES / BLOCK) as u32).min(self.cfg.payload_max())
     }
 
     #[inline]
@@ -200,8 +216,9 @@ impl Slice {
         }
         // An open batch that is empty and yet too small is the last of its segment; only a part of this write can fill it.
         let at_end = self.log.open_batch(Stream::Hot).is_some_and(|batch| batch.payload() == 0);
-        if extent.count <= self.cfg.payload_max() / 2 && !at_end {
-            // It fits a batch of its own as soon as one may be opened.
+        let fits = extent.count <= self.cfg.payload_max() / 2 && !at_end;
+        if fits || extent.count <= self.atomic_blocks() {
+            // It gets a batch of its own as soon as one may be opened.
             return Outcome::Later(None);
         }
         self.stage(io, extent, Some(data), q, pool)
@@ -228,7 +245,8 @@ impl Slice {
                     None => break,
                 },
                 Some(data) => {
-                    let Some(batch) = self.batch_for(1, q, pool) else { break };
+                    let least = if extent.count <= self.atomic_blocks() { part.count } else { 1 };
+                    let Some(batch) = self.batch_for(least, q, pool) else { break };
                     let count = part.count.min(self.log.room(batch, Kind::Data));
                     self.append_data(batch, what(count), &data[..count as usize * BLOCK]);
                     (batch, count)

@@ -2,15 +2,18 @@
 //! core costs a table look-up and a call; everything else (another core's chunk, two chunks, a long range of zeroes)
 //! takes a job slot. What the media below cannot take at once is parked here and tried again every turn, in order.
 
+mod crossing;
+
+use self::crossing::{CROSSING_PARTS, CROSSINGS, Crossing};
 use super::message::Message;
 use super::stats::Stats;
 use super::table::{Entry, Table};
-use super::{Completion, Info, Kind, Payload, Request, Submit, Volumes};
+use super::{Completion, Info, Kind, Payload, Request, Reservations, Submit, Volumes};
 use crate::base::limits::IO_BYTES_MAX;
 use crate::base::ring::Ring;
 use crate::base::{CHUNK, CoreId, Status, Time, VolumeId};
 use crate::mem::{Buf, Pool};
-use crate::repl::{Ended, Home, Outcome, Part, Shards, place};
+use crate::repl::{Detail, Ended, Home, Outcome, Part, Shards, Step, place};
 use slab::Slab;
 use std::sync::Arc;
 
@@ -44,6 +47,8 @@ enum Origin {
     Half { join: usize, second: bool },
     /// A piece of a long range.
     Sweep { sweep: usize },
+    /// A step of a compare-write that crosses a chunk border.
+    Crossing { key: usize, second: bool },
     /// Another core.
     Remote { core: CoreId, tag: u64 },
 }
@@ -76,6 +81,7 @@ struct Join {
     first: u32,
     left: u8,
     status: Status,
+    detail: Detail,
     /// A Read's whole buffer.
     buf: Option<Buf>,
 }
@@ -103,6 +109,7 @@ pub struct Front<S: Shards> {
     jobs: Slab<Job>,
     joins: Slab<Join>,
     sweeps: Slab<Sweep>,
+    crossings: Slab<Crossing>,
     parked: Ring<Parked>,
     /// Parts on each core, by us.
     abroad: Vec<usize>,
@@ -117,7 +124,8 @@ impl<S: Shards> Front<S> {
     pub fn new(core: CoreId, cores: u16, config: FrontConfig, local: S) -> Front<S> {
         let foreign = usize::from(cores) * config.remote_parts;
         // Every request of ours, split in two, plus everything the other cores may send.
-        let jobs = 2 * config.requests + foreign + SWEEPS * SWEEP_INFLIGHT as usize;
+        let crossings = (1 + usize::from(cores)) * CROSSINGS * CROSSING_PARTS;
+        let jobs = 2 * config.requests + foreign + SWEEPS * SWEEP_INFLIGHT as usize + crossings;
         Front {
             core,
             cores,
@@ -128,6 +136,7 @@ impl<S: Shards> Front<S> {
             jobs: Slab::with_capacity(jobs),
             joins: Slab::with_capacity(config.requests),
             sweeps: Slab::with_capacity(SWEEPS),
+            crossings: Slab::with_capacity(CROSSINGS),
             parked: Ring::new(jobs),
             abroad: vec![0; usize::from(cores)],
             outbox: Vec::with_capacity(1024),
@@ -170,6 +179,7 @@ impl<S: Shards> Front<S> {
         self.jobs.iter().any(|(_, j)| j.volume == volume)
             || self.joins.iter().any(|(_, j)| j.request.volume == volume)
             || self.sweeps.iter().any(|(_, s)| s.request.volume == volume)
+            || self.crossings.iter().any(|(_, c)| c.request.volume == volume)
     }
 
     /// Requests of a volume under way, as hosts of this core count them.
@@ -177,12 +187,17 @@ impl<S: Shards> Front<S> {
         let jobs = self.jobs.iter().filter(|(_, j)| j.volume == volume && matches!(j.origin, Origin::Host { .. }));
         let joins = self.joins.iter().filter(|(_, j)| j.request.volume == volume);
         let sweeps = self.sweeps.iter().filter(|(_, s)| s.request.volume == volume);
-        jobs.count() + joins.count() + sweeps.count()
+        let crossings = self.crossings.iter().filter(|(_, c)| c.request.volume == volume);
+        jobs.count() + joins.count() + sweeps.count() + crossings.count()
     }
 
     /// True when nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && self.joins.is_empty() && self.sweeps.is_empty() && self.outbox.is_empty()
+        self.jobs.is_empty()
+            && self.joins.is_empty()
+            && self.sweeps.is_empty()
+            && self.crossings.is_empty()
+            && self.outbox.is_empty()
     }
 
     fn entry(&self, volume: VolumeId) -> Option<&Entry> {
@@ -197,11 +212,15 @@ impl<S: Shards> Front<S> {
         if end.is_none_or(|end| end > info.blocks) {
             return refuse(request, Status::OutOfRange, payload, pool);
         }
-        if info.read_only && !matches!(request.kind, Kind::Read | Kind::Compare | Kind::Flush) {
+        if info.read_only && request.kind.changes() {
             return refuse(request, Status::ReadOnly, payload, pool);
         }
         let size = u64::from(info.block_size);
-        let (offset, bytes) = (request.lba * size, u64::from(request.blocks) * size);
+        let (offset, mut bytes) = (request.lba * size, u64::from(request.blocks) * size);
+        if request.kind == Kind::BlockStatus {
+            // The owner of the first chunk answers for it alone; who asks goes on from there.
+            bytes = bytes.min(CHUNK - offset % CHUNK);
+        }
         if bytes == 0 && request.kind != Kind::Flush {
             return refuse(request, Status::Ok, payload, pool);
         }
@@ -218,12 +237,25 @@ impl<S: Shards> Front<S> {
             let part = Self::part(&request, home, offset, bytes as u32);
             return self.start_whole(request, part, payload, pool);
         }
+        if request.kind == Kind::CompareWrite {
+            return self.start_crossing(request, home, offset, bytes as u32, payload, pool);
+        }
         self.start_halves(request, home, offset, bytes as u32, payload, pool)
     }
 
     fn part(request: &Request, home: Home, offset: u64, len: u32) -> Part {
         let shard = place::shard(request.volume, offset / CHUNK);
-        Part { volume: request.volume, home, shard, kind: request.kind, offset, len, fua: request.fua, tag: 0 }
+        Part {
+            volume: request.volume,
+            home,
+            shard,
+            kind: request.kind,
+            offset,
+            len,
+            step: Step::Whole,
+            fua: request.fua,
+            tag: 0,
+        }
     }
 
     /// Who owns a part. A Flush stays here: a device's cache is the same from every core, and a log has none.
@@ -257,7 +289,7 @@ impl<S: Shards> Front<S> {
         match self.local.submit(&part, payload, pool) {
             Outcome::Done(e) => {
                 self.count(request.volume, request.kind, u64::from(part.len), self.now, e.status);
-                Submit::Done(Completion { tag: request.tag, status: e.status, buf: e.buf })
+                Submit::Done(Completion { tag: request.tag, status: e.status, detail: e.detail, buf: e.buf })
             }
             Outcome::Pending => {
                 let key = self.jobs.insert(job);
@@ -329,6 +361,7 @@ impl<S: Shards> Front<S> {
             first,
             left: 2,
             status: Status::Ok,
+            detail: Detail::NONE,
             buf: whole,
         });
         let halves = [(false, offset, first, a), (true, offset + u64::from(first), bytes - first, b)];
@@ -368,16 +401,18 @@ impl<S: Shards> Front<S> {
             luggage: None,
         });
         part.tag = job as u64;
-        self.try_part(job, part, buf, pool);
+        self.try_part(Parked { job, part, buf }, pool);
     }
 
-    fn try_part(&mut self, job: usize, part: Part, buf: Option<Buf>, pool: &mut Pool) {
+    fn try_part(&mut self, Parked { job, part, buf }: Parked, pool: &mut Pool) {
         let owner = match self.jobs[job].origin {
             Origin::Remote { .. } => self.core,
             _ => self.owner(&part),
         };
         if owner != self.core {
-            if self.abroad[owner.index()] == self.config.remote_parts {
+            if part.step != Step::Whole {
+                self.outbox.push((owner, Message::Request { part, buf }));
+            } else if self.abroad[owner.index()] == self.config.remote_parts {
                 self.park(Parked { job, part, buf });
             } else {
                 self.jobs[job].sent_to = Some(owner);
@@ -416,16 +451,17 @@ impl<S: Shards> Front<S> {
             Message::Request { part, buf } => {
                 self.start_part(Origin::Remote { core: from, tag: part.tag }, part, buf, pool);
             }
-            Message::Reply { tag, status, buf } => {
-                self.abroad[from.index()] -= 1;
-                let reads = self.jobs[tag as usize].kind == Kind::Read;
+            Message::Reply { tag, status, detail, buf } => {
+                let job = &self.jobs[tag as usize];
+                self.abroad[from.index()] -= usize::from(job.sent_to.is_some());
+                let reads = job.kind == Kind::Read;
                 let buf = if reads {
                     buf
                 } else {
                     pool.put_all(buf);
                     None
                 };
-                self.finish(Ended { tag, status, buf }, pool);
+                self.finish(Ended { tag, status, detail, buf }, pool);
             }
         }
     }
@@ -436,13 +472,14 @@ impl<S: Shards> Front<S> {
         match job.origin {
             Origin::Host { tag } => {
                 self.count(job.volume, job.kind, u64::from(job.bytes), job.started, ended.status);
-                self.done.push(Completion { tag, status: ended.status, buf: ended.buf });
+                self.done.push(Completion { tag, status: ended.status, detail: ended.detail, buf: ended.buf });
             }
             Origin::Remote { core, tag } => {
                 let buf = ended.buf.or(job.luggage);
-                self.outbox.push((core, Message::Reply { tag, status: ended.status, buf }));
+                self.outbox.push((core, Message::Reply { tag, status: ended.status, detail: ended.detail, buf }));
             }
             Origin::Half { join, second } => self.finish_half(join, second, ended, pool),
+            Origin::Crossing { key, second } => self.finish_crossing(key, second, &ended, pool),
             Origin::Sweep { sweep } => {
                 let s = &mut self.sweeps[sweep];
                 s.inflight -= 1;
@@ -453,6 +490,11 @@ impl<S: Shards> Front<S> {
 
     fn finish_half(&mut self, key: usize, second: bool, ended: Ended, pool: &mut Pool) {
         let join = &mut self.joins[key];
+        if ended.status == Status::CompareMismatch {
+            let at = ended.detail.differs_at() + if second { join.first } else { 0 };
+            let before = (join.status == Status::CompareMismatch).then(|| join.detail.differs_at());
+            join.detail = Detail::differing(before.map_or(at, |b| b.min(at)));
+        }
         join.status = join.status.and(ended.status);
         join.left -= 1;
         if let (Some(whole), Some(half)) = (&mut join.buf, ended.buf) {
@@ -464,7 +506,7 @@ impl<S: Shards> Front<S> {
             let join = self.joins.remove(key);
             let Request { volume, kind, tag, .. } = join.request;
             self.count(volume, kind, u64::from(join.bytes), join.started, join.status);
-            self.done.push(Completion { tag, status: join.status, buf: join.buf });
+            self.done.push(Completion { tag, status: join.status, detail: join.detail, buf: join.buf });
         }
     }
 
@@ -478,10 +520,13 @@ impl<S: Shards> Front<S> {
     pub fn step(&mut self, now: Time, pool: &mut Pool) -> bool {
         self.now = now;
         for _ in 0..self.parked.len() {
-            let Some(Parked { job, part, buf }) = self.parked.pop() else { break };
-            self.try_part(job, part, buf, pool);
+            let Some(parked) = self.parked.pop() else { break };
+            self.try_part(parked, pool);
         }
         let mut worked = self.step_sweeps(pool);
+        if !self.crossings.is_empty() {
+            self.step_crossings(pool);
+        }
         worked |= self.local.step(now, pool);
         let mut ended = std::mem::take(&mut self.ended);
         self.local.drain(&mut ended);
@@ -515,7 +560,7 @@ impl<S: Shards> Front<S> {
             if self.sweeps.get(key).is_some_and(over) {
                 let s = self.sweeps.remove(key);
                 self.count(s.request.volume, s.request.kind, s.bytes, s.started, s.status);
-                self.done.push(Completion { tag: s.request.tag, status: s.status, buf: None });
+                self.done.push(Completion::plain(s.request.tag, s.status, None));
             }
         }
         true
@@ -546,13 +591,21 @@ impl<S: Shards> Front<S> {
 
     /// True when the next turn has work that no outside event announces.
     pub fn is_restless(&self) -> bool {
-        !self.parked.is_empty() || !self.sweeps.is_empty() || !self.outbox.is_empty() || !self.done.is_empty()
+        !self.parked.is_empty()
+            || !self.sweeps.is_empty()
+            || !self.crossings.is_empty()
+            || !self.outbox.is_empty()
+            || !self.done.is_empty()
     }
 }
 
 impl<S: Shards> Volumes for Front<S> {
     fn info(&self, volume: VolumeId) -> Option<&Info> {
         self.entry(volume).map(|e| &e.info)
+    }
+
+    fn reservations(&self, volume: VolumeId) -> &Reservations {
+        self.entry(volume).map_or(Reservations::none(), |e| &e.reservations)
     }
 
     fn submit(&mut self, request: Request, payload: Payload<'_>, pool: &mut Pool) -> Submit {
@@ -562,7 +615,7 @@ impl<S: Shards> Volumes for Front<S> {
 
 fn refuse(request: Request, status: Status, payload: Payload<'_>, pool: &mut Pool) -> Submit {
     pool.put_all(payload.into_buf());
-    Submit::Done(Completion { tag: request.tag, status, buf: None })
+    Submit::Done(Completion::plain(request.tag, status, None))
 }
 
 fn copied(bytes: &[u8], pool: &mut Pool) -> Option<Buf> {

@@ -3,7 +3,7 @@
 
 use crate::base::Status;
 use crate::mem::Buf;
-use crate::repl::Part;
+use crate::repl::{Detail, Part};
 
 /// A message between two cores' fronts.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub enum Message {
     Request {
         /// The part; the receiver owns its chunk.
         part: Part,
-        /// Payload of a Write or Compare, destination of a Read.
+        /// Payload of a Write, Compare or `CompareWrite`, destination of a Read.
         buf: Option<Buf>,
     },
     /// The part ended; the buffer comes home.
@@ -21,6 +21,8 @@ pub enum Message {
         tag: u64,
         /// How it ended.
         status: Status,
+        /// What the kind says besides.
+        detail: Detail,
         /// The request's buffer.
         buf: Option<Buf>,
     },

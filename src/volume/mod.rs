@@ -6,12 +6,14 @@
 mod front;
 mod message;
 mod request;
+pub mod reserve;
 mod stats;
 mod table;
 
 pub use front::{Front, FrontConfig};
 pub use message::Message;
-pub use request::{Completion, Info, Kind, Payload, Request, Submit, Volumes};
+pub use request::{Completion, Detail, Info, Kind, Payload, Request, Run, Submit, Volumes};
+pub use reserve::Reservations;
 pub use stats::{Counter, Stats};
 pub use table::{Entry, Table};
 

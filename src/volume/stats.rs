@@ -7,7 +7,7 @@ use super::Kind;
 pub struct Stats {
     /// Read requests completed, bytes they moved, and nanoseconds from submit to completion, summed.
     pub reads: Counter,
-    /// Write and Compare requests.
+    /// Write, Compare and `CompareWrite` requests.
     pub writes: Counter,
     /// Deallocate and Write Zeroes requests.
     pub unmaps: Counter,
@@ -46,9 +46,9 @@ impl Stats {
         self.errors += u64::from(!ok);
         match kind {
             Kind::Read => self.reads.count(bytes, ns),
-            Kind::Write | Kind::Compare => self.writes.count(bytes, ns),
+            Kind::Write | Kind::Compare | Kind::CompareWrite => self.writes.count(bytes, ns),
             Kind::WriteZeroes | Kind::Deallocate => self.unmaps.count(bytes, ns),
-            Kind::Flush => {}
+            Kind::Flush | Kind::BlockStatus => {}
         }
     }
 }

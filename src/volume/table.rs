@@ -1,8 +1,9 @@
 //! The immutable picture of all volumes that the control plane pushes to every core.
 
-use super::Info;
+use super::{Info, Reservations};
 use crate::base::VolumeId;
 use crate::repl::Home;
+use std::sync::Arc;
 
 /// A volume and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Entry {
     pub info: Info,
     /// Where its bytes are.
     pub home: Home,
+    /// Who may use it.
+    pub reservations: Arc<Reservations>,
 }
 
 /// All volumes of the node, by id. Ids count up from 1 and are never reused, so a plain vector finds one in one load.

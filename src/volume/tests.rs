@@ -4,7 +4,7 @@ use super::*;
 use crate::base::rng::Rng;
 use crate::base::{CHUNK, CoreId, Status, Time, VolumeId};
 use crate::mem::{Class, Pool};
-use crate::repl::{DeviceId, Ended, Home, Outcome, Part, Shards, StoreId};
+use crate::repl::{DeviceId, Ended, Home, Outcome, Part, Shards, Step, StoreId};
 use std::sync::Arc;
 
 /// Bytes in a vector; how it answers is drawn from a seed.
@@ -14,16 +14,18 @@ struct Model {
     slow: Vec<(Part, Option<crate::mem::Buf>)>,
     ended: Vec<Ended>,
     later: u64,
+    held: Vec<(u64, Vec<u8>)>,
 }
 
 impl Model {
     fn new(bytes: usize, seed: u64) -> Model {
-        Model { bytes: vec![0; bytes], rng: Rng::new(seed), slow: vec![], ended: vec![], later: 20 }
+        Model { bytes: vec![0; bytes], rng: Rng::new(seed), slow: vec![], ended: vec![], later: 20, held: vec![] }
     }
 
     fn run(&mut self, part: &Part, payload: &[u8], buf: Option<crate::mem::Buf>) -> Ended {
         let range = part.offset as usize..part.offset as usize + part.len as usize;
         let mut status = Status::Ok;
+        let mut detail = Detail::NONE;
         let mut out = None;
         match part.kind {
             Kind::Read => {
@@ -32,11 +34,36 @@ impl Model {
                 out = Some(buf);
             }
             Kind::Write => self.bytes[range].copy_from_slice(payload),
-            Kind::Compare if self.bytes[range.clone()] != *payload => status = Status::CompareMismatch,
+            Kind::CompareWrite if part.step == Step::Hold && self.rng.chance(20) => status = Status::Busy,
+            Kind::CompareWrite if matches!(part.step, Step::Write | Step::Release) => {
+                let at = self.held.iter().position(|(offset, _)| *offset == part.offset).expect("held before");
+                let (_, new) = self.held.remove(at);
+                if part.step == Step::Write {
+                    self.bytes[range].copy_from_slice(&new);
+                }
+            }
+            Kind::Compare | Kind::CompareWrite if self.bytes[range.clone()] != payload[..part.len as usize] => {
+                status = Status::CompareMismatch;
+                let at = self.bytes[range].iter().zip(payload).position(|(a, b)| a != b).unwrap();
+                detail = Detail::differing(at as u32);
+            }
+            Kind::CompareWrite => {
+                let new = payload[part.len as usize..].to_vec();
+                match part.step {
+                    Step::Hold => self.held.push((part.offset, new)),
+                    _ => self.bytes[range].copy_from_slice(&new),
+                }
+            }
+            Kind::BlockStatus => {
+                let mapped = |b: &[u8]| b.iter().any(|b| *b != 0);
+                let first = mapped(&self.bytes[range.clone()][..512]);
+                let same = self.bytes[range].chunks(512).take_while(|b| mapped(b) == first).count();
+                detail = Detail::of_run(Run { mapped: first, len: same as u32 * 512 });
+            }
             Kind::WriteZeroes | Kind::Deallocate => self.bytes[range].fill(0),
             Kind::Compare | Kind::Flush => {}
         }
-        Ended { tag: part.tag, status, buf: out }
+        Ended { tag: part.tag, status, detail, buf: out }
     }
 }
 
@@ -98,8 +125,9 @@ impl Node {
             thin: true,
             read_only: false,
             volatile_cache: false,
+            atomic_blocks: 1,
         };
-        let table = Arc::new(Table::new([Entry { info, home }]));
+        let table = Arc::new(Table::new([Entry { info, home, reservations: Arc::default() }]));
         let classes = [Class { size: 4096, count: 8 }, Class { size: 1 << 20, count: 6 }];
         let mut node = Node { fronts: vec![], pools: vec![], turn: 0 };
         for core in 0..cores {
@@ -130,6 +158,17 @@ impl Node {
 
     /// Runs one request to its end.
     fn run(&mut self, core: usize, request: Request, data: &[u8], owned: bool) -> (Status, Option<Vec<u8>>) {
+        let (status, _, bytes) = self.run_all(core, request, data, owned);
+        (status, bytes)
+    }
+
+    fn run_all(
+        &mut self,
+        core: usize,
+        request: Request,
+        data: &[u8],
+        owned: bool,
+    ) -> (Status, Detail, Option<Vec<u8>>) {
         loop {
             let pool = &mut self.pools[core];
             let payload = if data.is_empty() {
@@ -162,7 +201,7 @@ impl Node {
                 self.pools[core].put(b);
                 v
             });
-            return (c.status, bytes);
+            return (c.status, c.detail, bytes);
         }
     }
 }
@@ -185,15 +224,17 @@ fn any_request_from_any_core_acts_like_one_flat_disk() {
             let near = CHUNK / 512 * (1 + rng.below(6)) - rng.below(blocks.min(512));
             let lba = near.min(BYTES / 512 - blocks);
             let range = (lba * 512) as usize..((lba + blocks) * 512) as usize;
-            let kind = match rng.below(5) {
+            let kind = match rng.below(7) {
                 _ if long => Kind::Deallocate,
+                5 if blocks <= 128 => Kind::CompareWrite,
+                6 => Kind::BlockStatus,
                 0 | 1 => Kind::Read,
                 2 => Kind::Write,
                 3 => Kind::Compare,
                 _ => Kind::WriteZeroes,
             };
             let mut data = vec![];
-            let mut want = Status::Ok;
+            let (mut want, mut differs) = (Status::Ok, None);
             match kind {
                 Kind::Write => {
                     data.resize(range.len(), 0);
@@ -203,15 +244,40 @@ fn any_request_from_any_core_acts_like_one_flat_disk() {
                 Kind::Compare => {
                     data.extend_from_slice(&flat[range.clone()]);
                     if rng.chance(50) {
-                        data[0] ^= 1;
+                        differs = Some(rng.below(data.len() as u64) as u32);
                         want = Status::CompareMismatch;
+                    }
+                }
+                Kind::CompareWrite => {
+                    data.resize(2 * range.len(), 0);
+                    rng.fill(&mut data);
+                    data[..range.len()].copy_from_slice(&flat[range.clone()]);
+                    if rng.chance(40) {
+                        differs = Some(rng.below(range.len() as u64) as u32);
+                        want = Status::CompareMismatch;
+                    } else {
+                        flat[range.clone()].copy_from_slice(&data[range.len()..]);
                     }
                 }
                 Kind::WriteZeroes | Kind::Deallocate => flat[range.clone()].fill(0),
                 _ => {}
             }
-            let (status, bytes) = node.run(core, request(kind, lba, blocks as u32), &data, rng.chance(50));
+            if let Some(at) = differs {
+                data[at as usize] ^= 1;
+            }
+            let (status, detail, bytes) = node.run_all(core, request(kind, lba, blocks as u32), &data, rng.chance(50));
             assert_eq!(status, want, "{kind:?} at {lba}+{blocks}");
+            if let Some(at) = differs {
+                assert_eq!(detail.differs_at(), at, "{kind:?} at {lba}+{blocks}");
+            }
+            if kind == Kind::BlockStatus {
+                let mapped = |b: &[u8]| b.iter().any(|b| *b != 0);
+                let run = detail.run();
+                assert!(run.len > 0 && run.len as usize <= range.len(), "{run:?}");
+                let all =
+                    flat[range.start..range.start + run.len as usize].chunks(512).all(|b| mapped(b) == run.mapped);
+                assert!(all, "{run:?} at {lba}");
+            }
             if kind == Kind::Read {
                 assert!(bytes.unwrap() == flat[range], "read at {lba}+{blocks}");
             }
@@ -240,7 +306,7 @@ fn ranges_rights_and_unknown_volumes_are_refused() {
 fn a_full_mailbox_keeps_messages_in_order() {
     let mut front = Front::new(CoreId(0), 2, FrontConfig::default(), Model::new(0, 1));
     for tag in 0..4 {
-        front.outbox.push((CoreId(1), Message::Reply { tag, status: Status::Ok, buf: None }));
+        front.outbox.push((CoreId(1), Message::Reply { tag, status: Status::Ok, detail: Detail::NONE, buf: None }));
     }
     let mut got = vec![];
     for room in [1, 2, 9] {

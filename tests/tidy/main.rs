@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders whose code must run unchanged under the simulator.
-const SANS_IO: [&str; 9] = ["base", "wire", "transform", "auth", "store", "repl", "volume", "nvmf", "initiator"];
+const SANS_IO: [&str; 10] =
+    ["base", "wire", "transform", "auth", "store", "repl", "volume", "nvmf", "iscsi", "initiator"];
 /// What such code may not reach for; `base` owns the clock and the seeded generator, so it alone may name a clock.
 const WORLD: [&str; 6] = ["std::net", "std::fs", "std::thread", "std::process", "SystemTime::now", "Instant::now"];
 /// Folders that are safe Rust throughout.
-const SAFE: [&str; 6] = ["wire", "transform", "auth", "volume", "nvmf", "rpc"];
+const SAFE: [&str; 7] = ["wire", "transform", "auth", "volume", "nvmf", "iscsi", "rpc"];
 /// Names that attract everything.
 const CATCH_ALLS: [&str; 6] = ["core", "common", "util", "types", "helpers", "misc"];
 

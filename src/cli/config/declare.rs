@@ -1,10 +1,11 @@
-//! The sections that declare what is to exist: `[[bdevs]]`, `[[stores]]`, `[[volumes]]`, `[transport]`, `[[subsystems]]`.
+//! The sections that declare what is to exist: `[[bdevs]]`, `[[stores]]`, `[[volumes]]`, `[transport]`, `[[subsystems]]`;
+//! those of iSCSI are in a file of their own.
 
 use super::read::{ConfigError, Section};
 use crate::cluster::{
-    BdevName, Declared, DeclaredBdev, DeclaredStore, DeclaredSubsystem, DeclaredVolume, DelayTimes, DeviceSpec,
-    FileEngine, FileSpec, MadeOf, NamespaceSpec, Nqn, StoreName, Subsystem, Transport, VOLUME_BYTES_MAX, Visibility,
-    VolumeName,
+    BdevName, Declared, DeclaredBdev, DeclaredIscsi, DeclaredStore, DeclaredSubsystem, DeclaredVolume, DelayTimes,
+    DeviceSpec, FileEngine, FileSpec, MadeOf, NamespaceSpec, Nqn, StoreName, Subsystem, Transport, VOLUME_BYTES_MAX,
+    Visibility, VolumeName,
 };
 use std::net::SocketAddr;
 use uuid::Uuid;
@@ -37,6 +38,7 @@ pub fn declared(whole: &Section<'_>) -> Result<Declared, ConfigError> {
         volumes: each("volumes")?.map(volume).collect::<Result<_, _>>()?,
         transport: transport(whole)?,
         subsystems: each("subsystems")?.map(subsystem).collect::<Result<_, _>>()?,
+        iscsi: DeclaredIscsi::default(),
     })
 }
 
@@ -173,7 +175,7 @@ fn subsystem(s: Section<'_>) -> Result<DeclaredSubsystem, ConfigError> {
 }
 
 /// `ADDRESS:PORT`, with brackets around an IPv6 address.
-fn address(text: &str) -> Result<SocketAddr, &'static str> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, &'static str> {
     let addr: SocketAddr = text.parse().map_err(|_| "must be ADDRESS:PORT, like 127.0.0.1:4420 or [::1]:4420")?;
     if addr.port() == 0 { Err("must have a port other than 0") } else { Ok(addr) }
 }

@@ -36,7 +36,7 @@ fn the_reference_says_the_defaults() {
     assert_eq!(loaded.log, Some(Level::Info));
     assert_eq!((o.poll, o.stall_ns, o.wait_for_rpc), (d.poll, d.stall_ns, d.wait_for_rpc));
     assert_eq!((o.rpc_socket, o.rpc), (d.rpc_socket, d.rpc));
-    assert_eq!((o.buffers, o.tcp, o.nvmf), (d.buffers, d.tcp, d.nvmf));
+    assert_eq!((o.buffers, o.tcp, o.nvmf, o.iscsi), (d.buffers, d.tcp, d.nvmf, d.iscsi));
     assert_eq!(format!("{:?}", o.store), format!("{:?}", d.store));
     assert_eq!(o.declared, Declared { transport: Some(Transport::default()), ..Declared::default() });
 }
@@ -45,13 +45,17 @@ fn the_reference_says_the_defaults() {
 #[test]
 fn the_reference_names_every_key() {
     let mut sections = vec![("node", ""), ("rpc", ""), ("memory", ""), ("tcp", ""), ("nvmf", ""), ("store", "")];
-    sections.push(("transport", ""));
+    sections.extend([("transport", ""), ("iscsi", ""), ("iscsi.options", "")]);
     let declared = [
         ("bdevs", "name = 'b'\ntype = 'malloc'\nsize = 4096"),
         ("bdevs", "name = 'b'\ntype = 'uring'\nfilename = '/f'"),
         ("bdevs", "name = 'b'\ntype = 'delay'\nbase = 'x'"),
         ("stores", "name = 's'\nbdev = 'b'"),
         ("volumes", "store = 's'\nname = 'v'\nsize = 4096"),
+        ("iscsi.portal_groups", "tag = 1\nportals = ['10.0.0.1:3260']"),
+        ("iscsi.initiator_groups", "tag = 1\ninitiators = ['ANY']\nnetmasks = ['ANY']"),
+        ("iscsi.auth_groups", "tag = 1"),
+        ("iscsi.targets", "name = 'd'\nluns = [{ bdev = 'b' }]"),
         ("subsystems", "nqn = 'nqn.2016-06.io.spdk:x'"),
         ("subsystems", "nqn = 'nqn.2016-06.io.spdk:x'\nnamespaces = [{ bdev = 'b', zzz = 1 }]"),
     ];
@@ -63,7 +67,8 @@ fn the_reference_names_every_key() {
         let known = refused.reason.strip_prefix("unknown key; known here are ").expect(&refused.reason);
         for key in known.split(", ") {
             keys += 1;
-            assert!(REFERENCE.contains(&format!("{key} = ")), "'{key}' is not in config/reference.toml");
+            let named = [format!("{key} = "), format!("[iscsi.{key}]")].iter().any(|place| REFERENCE.contains(place));
+            assert!(named, "'{key}' is not in config/reference.toml");
         }
     }
     assert!(keys > 80, "only {keys} keys were found");
@@ -122,6 +127,47 @@ listeners = ['127.0.0.1:4420', '[::1]:4420']
 }
 
 #[test]
+fn declared_iscsi_objects_are_read() {
+    let text = "
+[iscsi]
+login_ms = 5000
+[iscsi.options]
+node_base = 'iqn.2026-01.io.acme'
+discovery_chap = 'required'
+discovery_chap_group = 7
+[[iscsi.portal_groups]]
+tag = 1
+portals = ['127.0.0.1:3260', '[::1]:3260']
+[[iscsi.initiator_groups]]
+tag = 2
+initiators = ['!iqn.a', 'ANY']
+netmasks = ['127.0.0.0/8']
+[[iscsi.auth_groups]]
+tag = 7
+secrets = [{ user = 'u', secret = 'twelve-or-more', muser = 'm', msecret = 'another-twelve' }]
+[[iscsi.targets]]
+name = 'disk1'
+maps = ['1:2']
+luns = [{ bdev = 'M' }, { bdev = 'N', lun = 5 }]
+chap = 'mutual'
+chap_group = 7
+";
+    let o = read(text).unwrap().options;
+    assert_eq!(o.iscsi.login_ms, 5000);
+    let d = o.declared.iscsi;
+    let options = d.options.unwrap();
+    assert_eq!((options.node_base.as_str(), options.discovery_auth.group), ("iqn.2026-01.io.acme", 7));
+    assert!(options.discovery_auth.required && !options.discovery_auth.mutual);
+    assert_eq!((d.portal_groups[0].portals.len(), d.portal_groups[0].started), (2, true));
+    assert_eq!(d.initiator_groups[0].initiators[0].parts(), (Some("iqn.a"), false));
+    assert_eq!(d.auth_groups[0].secrets[0].mutual.as_ref().unwrap().1, "another-twelve");
+    let target = &d.targets[0];
+    assert_eq!((target.maps[0].portal_group, target.maps[0].initiator_group), (1, 2));
+    assert_eq!(target.luns.iter().map(|l| l.lun).collect::<Vec<_>>(), [None, Some(5)]);
+    assert!(target.auth.mutual && target.auth.required && target.auth.group == 7);
+}
+
+#[test]
 fn mistakes_are_said_with_file_line_column_key_and_reason() {
     for (text, wanted) in [
         ("[node]\ncorse = '0'", "p.toml:2:1: node.corse: unknown key; known here are cores, poll,"),
@@ -161,6 +207,21 @@ fn mistakes_are_said_with_file_line_column_key_and_reason() {
             "p.toml:3:15: subsystems[0].namespaces[0].bdev: is missing",
         ),
         ("[transport]\nmax_io_size = 12288", "p.toml:2:15: transport.max_io_size: must be a power of two"),
+        ("[iscsi]\nlogin = 1", "p.toml:2:1: iscsi.login: unknown key; known here are connections,"),
+        ("[[iscsi.portal_groups]]\ntag = 0", "p.toml:2:7: iscsi.portal_groups[0].tag: must be 1 to 65535"),
+        ("[[iscsi.portal_groups]]\ntag = 1", "p.toml:1:1: iscsi.portal_groups[0].portals: is missing"),
+        (
+            "[[iscsi.auth_groups]]\ntag = 1\nsecrets = [{ user = 'u', secret = 'short' }]",
+            "p.toml:3:35: iscsi.auth_groups[0].secrets[0].secret: secret must have 12 to 128 bytes",
+        ),
+        (
+            "[[iscsi.targets]]\nname = 'd'\nluns = [{ bdev = 'b' }]\nmaps = ['1']",
+            "p.toml:4:9: iscsi.targets[0].maps[0]: must be the tags of a portal and an initiator group",
+        ),
+        (
+            "[[iscsi.targets]]\nname = 'iqn.x'\nluns = [{ bdev = 'b' }]",
+            "p.toml:2:8: iscsi.targets[0].name: iSCSI name 'iqn.x' has no date",
+        ),
         ("[node\n", "p.toml:1:6: "),
         ("a = 1\na = 2", "p.toml:2:1: "),
         ("é = [", "p.toml:1:"),

@@ -7,7 +7,7 @@ use crate::mem::{CLASSES_MAX, Class, Sizing};
 use crate::net::Engine;
 use crate::reactor::{Poll, parse_cpus};
 use crate::rpc::Level;
-use crate::{base, nvmf, store};
+use crate::{base, iscsi, nvmf, store};
 use std::path::PathBuf;
 
 type Done = Result<(), ConfigError>;
@@ -141,6 +141,30 @@ pub fn nvmf(s: Section<'_>, to: &mut nvmf::Config) -> Done {
         return Err(s.wrong("h2c_data_bytes", "must be a multiple of 4"));
     }
     s.finish()
+}
+
+/// `[iscsi]`, but for what it declares
+pub fn iscsi(s: &Section<'_>, to: &mut iscsi::Config) -> Done {
+    numbers!(s, to, {
+        connections: 1..=base::limits::CONNS_PER_CORE as u64,
+        connections_per_initiator: 1..=base::limits::CONNS_PER_CORE as u64,
+        unauthenticated: 1..=base::limits::CONNS_PER_CORE as u64,
+        unauthenticated_per_address: 1..=base::limits::CONNS_PER_CORE as u64,
+        login_ms: 100..=600_000,
+        login_pdus: 4..=1024,
+        login_failures: 1..=65535,
+        failure_window_ms: 1..=3_600_000,
+        sessions: 1..=base::limits::CONNS_PER_CORE as u64,
+        discovery_sessions: 1..=base::limits::CONNS_PER_CORE as u64,
+        discovery_idle_ms: 1000..=86_400_000,
+        immediates: 1..=256,
+        logout_s: 1..=3600,
+    });
+    sizes!(s, to, {
+        text_bytes: 8192..=16 << 20,
+        unsent_bytes: 64 << 10..=1 << 30,
+    });
+    Ok(())
 }
 
 /// `[store]`

@@ -2,6 +2,7 @@
 //! where it differs; nothing is ever removed. What can not be made is reported and stops nothing else.
 
 use super::exports::NamespaceSpec;
+use super::iscsi::DeclaredIscsi;
 use super::{Bdev, Control};
 use crate::cluster::command::Command;
 use crate::cluster::error::Error;
@@ -24,6 +25,8 @@ pub struct Declared {
     pub transport: Option<Transport>,
     /// Subsystems.
     pub subsystems: Vec<DeclaredSubsystem>,
+    /// iSCSI's objects.
+    pub iscsi: DeclaredIscsi,
 }
 
 /// A raw device.
@@ -110,6 +113,7 @@ impl<N: Node> Control<N> {
         for subsystem in &declared.subsystems {
             self.declare_subsystem(subsystem, &mut note).await;
         }
+        self.declare_iscsi(&declared.iscsi, &mut note).await;
         failed
     }
 

@@ -5,7 +5,7 @@ use crate::cluster::command::Command;
 use crate::cluster::error::Error;
 use crate::cluster::model::{Listener, Namespace, Visibility};
 use crate::cluster::names::Nqn;
-use crate::cluster::node::Node;
+use crate::cluster::node::{Node, Protocol};
 use std::net::SocketAddr;
 use uuid::Uuid;
 
@@ -67,10 +67,10 @@ impl<N: Node> Control<N> {
         let state = self.state();
         let command = Command::AddListener(nqn.clone(), Listener { addr });
         state.apply(&command)?;
-        let fresh = !state.addresses().contains(&addr);
+        let fresh = !state.addresses().contains_key(&addr);
         if fresh {
             let failed = |source| Error::Node { what: "listen on", object: addr.to_string(), source };
-            self.node.listen(addr).await.map_err(failed)?;
+            self.node.listen(addr, Protocol::Nvme).await.map_err(failed)?;
         }
         let done = self.commit(&command).await;
         if fresh && done.is_err() {

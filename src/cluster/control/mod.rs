@@ -9,12 +9,15 @@ mod bdev;
 mod declare;
 mod devices;
 mod exports;
+mod iscsi;
+mod reserve;
 mod start;
 mod stores;
 
 pub use bdev::Bdev;
 pub use declare::{Declared, DeclaredBdev, DeclaredStore, DeclaredSubsystem, DeclaredVolume, MadeOf};
 pub use exports::NamespaceSpec;
+pub use iscsi::{DeclaredIscsi, LunSpec, TargetSpec};
 pub use stores::{Room, VOLUME_BYTES_MAX};
 
 use super::command::{Command, Effect};
@@ -143,9 +146,16 @@ impl<N: Node> Control<N> {
         Ok(effects)
     }
 
+    /// What a mutating call holds while it is under way.
+    #[cfg(test)]
+    pub(in crate::cluster) fn turn_for_test(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.try_lock().expect("no call is under way")
+    }
+
     async fn run(&self, effect: Effect) {
         match effect {
             Effect::Publish => self.node.publish(self.state()).await,
+            Effect::Reserve => self.node.reserve(self.state()).await,
             Effect::Unlisten(addr) => {
                 if self.problems.borrow_mut().remove(&Problem::Listener(addr)).is_none() {
                     self.node.unlisten(addr).await;

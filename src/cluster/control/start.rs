@@ -2,7 +2,7 @@
 
 use super::{Control, EventKind, Problem};
 use crate::cluster::error::Error;
-use crate::cluster::node::Node;
+use crate::cluster::node::{Node, Protocol};
 use std::net::SocketAddr;
 
 impl<N: Node> Control<N> {
@@ -31,8 +31,8 @@ impl<N: Node> Control<N> {
             }
         }
         self.node.publish(self.state()).await;
-        for addr in self.state().addresses() {
-            self.bind(addr).await;
+        for (addr, protocol) in self.state().addresses() {
+            self.bind(addr, protocol).await;
         }
     }
 
@@ -48,14 +48,17 @@ impl<N: Node> Control<N> {
                 _ => None,
             })
             .collect();
+        let addresses = self.state().addresses();
         for addr in down {
-            self.bind(addr).await;
+            if let Some(protocol) = addresses.get(&addr) {
+                self.bind(addr, *protocol).await;
+            }
         }
     }
 
-    async fn bind(&self, addr: SocketAddr) {
+    async fn bind(&self, addr: SocketAddr, protocol: Protocol) {
         let known = self.problems.borrow().contains_key(&Problem::Listener(addr));
-        match self.node.listen(addr).await {
+        match self.node.listen(addr, protocol).await {
             Ok(()) => drop(self.problems.borrow_mut().remove(&Problem::Listener(addr))),
             Err(_) if known => {}
             Err(source) => {

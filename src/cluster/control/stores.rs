@@ -81,7 +81,7 @@ impl<N: Node> Control<N> {
             }
             return;
         }
-        if state.claim(device).is_some() || !state.exports_of(device).is_empty() {
+        if state.claim(device).is_some() || state.exporter(device).is_some() {
             return;
         }
         match self.node.probe_store(device).await {

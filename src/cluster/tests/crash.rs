@@ -2,10 +2,13 @@
 //! dropped or torn. Afterwards the configuration is the one before or the one after the call, and what was answered is
 //! there.
 
+use super::iscsi::{nexus, portals, target_spec};
 use super::*;
 use crate::base::rng::Rng;
+use crate::cluster::iscsi::Change;
 use crate::cluster::testing::run;
-use crate::cluster::{DelayTimes, Error, NamespaceSpec, Referral};
+use crate::cluster::{DelayTimes, Error, JournalError, LunSpec, NamespaceSpec, Referral, TargetSpec};
+use crate::volume::reserve::Op;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -43,6 +46,27 @@ fn acts() -> Vec<(&'static str, Act)> {
         }),
         ("remove host", |c| Box::pin(async { c.change(Command::RemoveHost(nqn("cnode1"), nqn("host1"))).await })),
         ("allow any", |c| Box::pin(async { c.change(Command::AllowAnyHost(nqn("cnode1"), true)).await })),
+        ("create portal group", |c| Box::pin(async { c.create_portal_group(portals(2, "10.0.0.2:3260")).await })),
+        ("delete portal group", |c| Box::pin(async { c.change_iscsi(Change::DeletePortalGroup(1)).await })),
+        ("create target", |c| {
+            let luns = vec![LunSpec { bdev: "lvs/vol".into(), lun: Some(0) }];
+            let spec = TargetSpec { name: "d2".into(), luns, ..target_spec() };
+            Box::pin(async move { c.create_target(&spec).await.map(drop) })
+        }),
+        ("delete target", |c| {
+            Box::pin(async {
+                let name = c.state().iscsi().targets().next().expect("one").name.clone();
+                c.change_iscsi(Change::DeleteTarget(name)).await
+            })
+        }),
+        ("reserve", |c| {
+            Box::pin(async {
+                let volume = c.bdev("lvs/vol").expect("there").id();
+                let register = Op::RegisterIgnore { new_key: 9, aptpl: true, ports: None };
+                let done = c.reserve(volume, &nexus(2), &register).await;
+                done.map(drop).map_err(|_| Error::Journal(JournalError::Failed))
+            })
+        }),
         ("add referral", |c| {
             let referral = Referral { addr: "10.0.0.1:8009".parse().unwrap(), nqn: Nqn::discovery() };
             Box::pin(async move { c.change(Command::AddReferral(referral)).await })

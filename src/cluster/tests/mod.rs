@@ -2,6 +2,7 @@
 
 mod crash;
 mod flow;
+mod iscsi;
 mod journal;
 
 use super::testing::{FakeNode, Fuse, MemFile, World, journal};
@@ -51,6 +52,15 @@ impl Machine {
             view.push(format!("{} {spaces:?} {:?} {hosts:?} any={any}", s.nqn, s.listeners));
         }
         view.extend(state.referrals().map(|r| format!("referral {}", r.addr)));
+        view.extend(state.iscsi().portal_groups().map(|g| format!("{g:?}")));
+        for t in state.iscsi().targets() {
+            let units: Vec<String> = t.luns.values().map(|l| format!("{}={}", l.lun, name_of(l.volume))).collect();
+            view.push(format!("{} {units:?} {:?} {:?}", t.name, t.maps, t.redirects));
+        }
+        for b in bdevs.iter().filter(|b| state.reservations(b.id()).aptpl()) {
+            let reservations = state.reservations(b.id());
+            view.push(format!("{} {:?} {:?}", called(b), reservations.registrants(), reservations.reservation()));
+        }
         view.sort();
         view
     }
@@ -96,4 +106,5 @@ async fn furnish(control: &Control<FakeNode>) {
     let addr = "127.0.0.1:4420".parse().expect("an address");
     control.add_listener(&nqn("cnode1"), addr).await.expect("add a listener");
     control.change(Command::AddHost(nqn("cnode1"), nqn("host1"))).await.expect("add a host");
+    iscsi::furnish(control).await;
 }

@@ -59,7 +59,7 @@ impl Memory {
         let mut disk = self.disk.borrow_mut();
         let size = disk.info.block_size as usize;
         let (from, len) = (request.lba.saturating_mul(size as u64), request.blocks as usize * size);
-        let done = |status, buf| Some(Completion { tag: request.tag, status, buf });
+        let done = |status, buf| Some(Completion::plain(request.tag, status, buf));
         if let Some(status) = self.mood.fail {
             return done(status, None);
         }
@@ -80,6 +80,7 @@ impl Memory {
                 disk.bytes[range].copy_from_slice(data);
             }
             Kind::Compare if disk.bytes[range.clone()] != *data => status = Status::CompareMismatch,
+            Kind::CompareWrite | Kind::BlockStatus => unreachable!("no NVMe command is one"),
             Kind::Compare | Kind::Flush => {}
             Kind::WriteZeroes | Kind::Deallocate => disk.bytes[range].fill(0),
         }
@@ -258,6 +259,7 @@ pub fn info(block_size: u32) -> Info {
         thin: true,
         read_only: false,
         volatile_cache: false,
+        atomic_blocks: 1,
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::base::{CHUNK, CoreId, ShardId};
 use crate::device::{RamMedium, RamQueue, RamSpec};
 use crate::mem::Class;
+use crate::repl::Step;
 use crate::store::{Limits, Name, SliceConfig};
 use std::sync::Arc;
 
@@ -79,7 +80,7 @@ impl Bench {
 
     fn part(kind: Kind, home: Home, offset: u64, tag: u64) -> Part {
         let shard = place::shard(VOLUME, offset / CHUNK);
-        Part { volume: VOLUME, home, shard, kind, offset, len: 4096, fua: false, tag }
+        Part { volume: VOLUME, home, shard, kind, offset, len: 4096, step: Step::Whole, fua: false, tag }
     }
 
     /// Submits a part and waits for its end.

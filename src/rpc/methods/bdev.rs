@@ -80,7 +80,7 @@ fn describe(state: &State, rooms: &BTreeMap<Uuid, Room>, bdev: &Bdev) -> Value {
         Bdev::Device { claim, .. } => claim.is_some(),
         Bdev::Volume { .. } => false,
     };
-    let claimed = claim || !state.exports_of(bdev.id()).is_empty();
+    let claimed = claim || state.exporter(bdev.id()).is_some();
     let mut all = json!({
         "name": bdev.name(), "aliases": [alias], "product_name": product(bdev),
         "block_size": bdev.block_size(), "num_blocks": bdev.blocks(), "uuid": bdev.uuid(),

@@ -2,9 +2,12 @@
 //! Stores and volumes are not in it, as with SPDK: they are on their devices and are found there.
 
 use super::Nothing;
+use super::iscsi_options::options_json;
 use super::nvmf::{address_json, identity_json, inert_json, referral_json, transport_json};
+use super::{iscsi, iscsi_groups};
+use crate::cluster::iscsi::Iscsi;
 use crate::cluster::{Device, DeviceSpec, FileEngine, Namespace, Node, Nqn, State, Subsystem, Visibility};
-use crate::rpc::context::Context;
+use crate::rpc::context::{Caller, Context};
 use crate::rpc::error::{INVALID_PARAMS, RpcError};
 use crate::rpc::params::params;
 use crate::rpc::table::{Answer, Method, When};
@@ -12,8 +15,14 @@ use serde_json::{Map, Value, json};
 use std::rc::Rc;
 
 /// Parts of the configuration in the order they are made, with the parts they need.
-const SUBSYSTEMS: &[(&str, &[&str])] =
-    &[("sock", &[]), ("iobuf", &[]), ("bdev", &["sock", "iobuf"]), ("nvmf", &["bdev", "sock", "iobuf"])];
+const SUBSYSTEMS: &[(&str, &[&str])] = &[
+    ("sock", &[]),
+    ("iobuf", &[]),
+    ("bdev", &["sock", "iobuf"]),
+    ("nvmf", &["bdev", "sock", "iobuf"]),
+    ("scsi", &["bdev"]),
+    ("iscsi", &["scsi", "sock"]),
+];
 
 params! {
     /// Of `framework_get_config`.
@@ -30,7 +39,7 @@ pub fn methods<N: Node + 'static>() -> Vec<Method<N>> {
     vec![
         Method::core("framework_get_subsystems", "Parts of the configuration in their order.", get_subsystems)
             .when(When::Always),
-        Method::core("framework_get_config", "The calls that make a part of the configuration.", get_config),
+        Method::for_caller("framework_get_config", "The calls that make a part of the configuration.", get_config),
     ]
 }
 
@@ -39,11 +48,12 @@ async fn get_subsystems<N: Node>(_: Rc<Context<N>>, _: Nothing) -> Answer {
     Ok(SUBSYSTEMS.iter().map(one).collect())
 }
 
-async fn get_config<N: Node>(context: Rc<Context<N>>, p: GetConfig) -> Answer {
+async fn get_config<N: Node>(context: Rc<Context<N>>, caller: Caller, p: GetConfig) -> Answer {
     let state = context.control.state();
     match p.name.as_str() {
         "bdev" => Ok(bdev_config(&state).into()),
         "nvmf" => Ok(nvmf_config(&state).into()),
+        "iscsi" => Ok(iscsi_config(state.iscsi(), caller).into()),
         name if SUBSYSTEMS.iter().any(|(known, _)| *known == name) => Ok(json!([])),
         name => Err(RpcError::new(INVALID_PARAMS, format!("Invalid parameters: Subsystem '{name}' not found"))),
     }
@@ -107,6 +117,13 @@ fn nvmf_config(state: &State) -> Vec<Value> {
     for subsystem in state.subsystems() {
         subsystem_config(subsystem, &mut calls);
     }
+    calls
+}
+
+fn iscsi_config(iscsi: &Iscsi, caller: Caller) -> Vec<Value> {
+    let mut calls = vec![call("iscsi_set_options", options_json(&iscsi.options()))];
+    calls.extend(iscsi_groups::config(iscsi, caller));
+    calls.extend(iscsi::config(iscsi));
     calls
 }
 

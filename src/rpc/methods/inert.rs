@@ -31,7 +31,6 @@ const NAMES: &[&str] = &[
     "framework_set_scheduler",
     "fsdev_set_opts",
     "iobuf_set_options",
-    "iscsi_set_options",
     "keyring_linux_set_options",
     "nvmf_set_config",
     "nvmf_set_crdt",

@@ -2,10 +2,11 @@
 
 mod calls;
 mod fuzz;
+mod iscsi;
 mod socket;
 mod spdk_client;
 
-use super::context::Context;
+use super::context::{Caller, Context};
 use super::dispatch::{Answered, answer};
 use super::logging::{Logging, Settings};
 use crate::cluster::testing::{FakeNode, Fuse, MemFile, World, journal};
@@ -42,7 +43,7 @@ async fn node() -> Rc<Context<FakeNode>> {
 
 /// The reply to a text.
 async fn say(context: &Rc<Context<FakeNode>>, text: &str) -> String {
-    match answer(context, text.as_bytes()).await {
+    match answer(context, Caller::Admin, text.as_bytes()).await {
         Answered::Reply(text) | Answered::Close(text) => text,
     }
 }

@@ -93,6 +93,34 @@ nvmf_subsystem_get_listeners nqn.2016-06.io.spdk:cnode1 > IPv4
 nvmf_subsystem_get_controllers nqn.2016-06.io.spdk:cnode1 > cntlid
 nvmf_subsystem_get_qpairs nqn.2016-06.io.spdk:cnode1 > peer_address
 nvmf_get_stats > poll_groups
+iscsi_set_options -q 64 -i -n 4 -o 9
+iscsi_get_options > : 9,
+iscsi_create_portal_group 1 127.0.0.1:3260
+iscsi_create_portal_group -w -p 2 127.0.0.1:3261
+iscsi_start_portal_group 2
+iscsi_get_portal_groups > : true
+iscsi_create_initiator_group 2 ANY 127.0.0.0/8
+iscsi_initiator_group_add_initiators 2 -n iqn.2026-01.io.pollux:h -m 10.0.0.0/8
+iscsi_get_initiator_groups > 10.0.0.0/8
+iscsi_initiator_group_remove_initiators 2 -n iqn.2026-01.io.pollux:h -m 10.0.0.0/8
+iscsi_create_target_node disk1 d lvs/vol:0 1:2 64 -d
+iscsi_target_node_add_lun -i 1 iqn.2016-06.io.spdk:disk1 M0
+iscsi_get_target_nodes > lun_id
+iscsi_target_node_add_pg_ig_maps iqn.2016-06.io.spdk:disk1 2:2
+iscsi_target_node_set_redirect iqn.2016-06.io.spdk:disk1 1 -a 10.0.0.9 -p 3260
+iscsi_target_node_set_redirect iqn.2016-06.io.spdk:disk1 1
+iscsi_target_node_request_logout iqn.2016-06.io.spdk:disk1 -t 1
+iscsi_create_auth_group 1
+iscsi_auth_group_add_secret 1 -u u -s twelve-or-more -m m -r another-twelve
+iscsi_get_auth_groups > another-twelve
+iscsi_target_node_set_auth iqn.2016-06.io.spdk:disk1 -g 1 -r -m
+iscsi_portal_group_set_auth 1 -g 1 -r
+iscsi_set_discovery_auth -g 1 -r
+iscsi_get_connections > full_feature_phase
+iscsi_get_stats > running
+iscsi_enable_histogram --histogram iqn.2016-06.io.spdk:disk1
+iscsi_get_histogram iqn.2016-06.io.spdk:disk1 > granularity
+scsi_get_devices > disk1
 nvmf_discovery_add_referral -t tcp -a 10.0.0.2 -s 8009
 nvmf_discovery_get_referrals > 10.0.0.2
 bdev_get_iostat --names M0 > num_read_ops
@@ -111,6 +139,12 @@ log_get_level > NOTICE
 notify_get_types > bdev_resize
 notify_get_notifications > bdev_register
 save_config > nvmf_subsystem_add_listener
+iscsi_target_node_remove_pg_ig_maps iqn.2016-06.io.spdk:disk1 2:2
+iscsi_auth_group_remove_secret 1 -u u
+iscsi_delete_auth_group 1
+iscsi_delete_target_node iqn.2016-06.io.spdk:disk1
+iscsi_delete_initiator_group 2
+iscsi_delete_portal_group 1
 nvmf_discovery_remove_referral -t tcp -a 10.0.0.2 -s 8009
 nvmf_subsystem_remove_host nqn.2016-06.io.spdk:cnode1 nqn.2016-06.io.spdk:host1
 nvmf_subsystem_allow_any_host --no-allow-any-host nqn.2016-06.io.spdk:cnode1
@@ -163,6 +197,12 @@ fn the_client_saves_and_loads_a_configuration() {
         "nvmf_create_subsystem nqn.2016-06.io.spdk:cnode1 -s POLLUX1 -m 8 -a",
         "nvmf_subsystem_add_ns nqn.2016-06.io.spdk:cnode1 D0",
         "nvmf_subsystem_add_listener nqn.2016-06.io.spdk:cnode1 -t tcp -a 127.0.0.1 -s 4420",
+        "iscsi_set_options -q 64 -i",
+        "iscsi_create_portal_group 1 127.0.0.1:3260",
+        "iscsi_create_initiator_group 2 ANY 127.0.0.0/8",
+        "iscsi_create_auth_group 1",
+        "iscsi_auth_group_add_secret 1 -u u -s twelve-or-more",
+        "iscsi_create_target_node disk1 d D0:0 1:2 64 -r -g 1",
     ];
     spdk_rpcs(&first, &calls);
     let saved = spdk_rpc(&first, &["save_config"], "").expect("it is saved");

@@ -8,7 +8,7 @@
 
 use super::queue::{Link, Problem, Queue};
 use super::setup::{Answer, Namespace, Next, Setup, Step};
-use super::{Command, Config, Ended, Error, Failure};
+use super::{Client, Command, Config, Disk, Ended, Error, Failure, State};
 use crate::base::Time;
 use crate::mem::{Buf, Pool};
 use crate::net::{Close, Closed, ConnId, Handler, ListenerId, Net, Tx};
@@ -23,17 +23,6 @@ const TIMERS_NS: u64 = 20_000_000;
 const RETRY_MS: u64 = 100;
 /// CID of Keep Alive on the admin queue; set-up commands use 0.
 const KEEP_ALIVE_CID: u16 = 1;
-
-/// Where an association is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
-    /// Being made, or made again after a loss.
-    Connecting,
-    /// Commands are taken.
-    Ready,
-    /// Over; [`Initiator::error`] says why.
-    Failed,
-}
 
 /// An association with one subsystem.
 #[derive(Debug)]
@@ -95,10 +84,6 @@ impl Initiator {
         }
     }
 
-    /// Where the association is.
-    pub fn state(&self) -> State {
-        self.state
-    }
     /// What it is doing, for people who wait.
     pub fn step(&self) -> Step {
         self.setup.step
@@ -111,10 +96,6 @@ impl Initiator {
     pub fn namespace(&self) -> Option<&Namespace> {
         self.namespace.as_ref()
     }
-    /// Commands that ended since they were last taken, in the order they ended.
-    pub fn ended(&mut self) -> &mut Vec<Ended> {
-        &mut self.ended
-    }
     /// Bytes a write may have to travel with its command; larger ones take a round trip more.
     pub fn in_capsule_max(&self) -> u32 {
         self.setup.in_capsule_max
@@ -122,58 +103,6 @@ impl Initiator {
     /// Commands under way on all I/O connections.
     pub fn under_way(&self) -> u32 {
         self.queues[1..].iter().map(Queue::under_way).sum()
-    }
-
-    /// Starts a command; `payload` holds exactly the bytes of a Write or Compare. Handed back when it can not be taken
-    /// now: not ready, the connection's queue is full, or `pool` has no buffer for a Read's data.
-    ///
-    /// # Errors
-    /// The payload, untouched.
-    #[inline]
-    pub fn submit<N: Net>(
-        &mut self,
-        command: &Command,
-        payload: Option<Buf>,
-        net: &mut N,
-        pool: &mut Pool,
-    ) -> Result<(), Option<Buf>> {
-        let queue = &mut self.queues[usize::from(command.queue) + 1];
-        if self.state != State::Ready || !queue.has_room() {
-            return Err(payload);
-        }
-        let (Some(ns), Some(tx)) = (&self.namespace, queue.conn.and_then(|conn| net.tx(conn))) else {
-            return Err(payload);
-        };
-        queue.submit(command, (ns.nsid, ns.block_size), payload, self.now, (tx, pool))
-    }
-
-    /// Receives, and does what time asks for. Ended commands are in [`Initiator::ended`] afterwards.
-    pub fn poll<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool) {
-        self.now = now;
-        net.poll(now, pool, self);
-        if !self.answers.is_empty() || self.loss.is_some() || now >= self.timers_at {
-            self.turn(now, net, pool);
-        }
-    }
-
-    /// Sends what was queued, one call per connection.
-    pub fn kick<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool) {
-        net.flush(now, pool);
-    }
-
-    /// Ends the association in order: shutdown notification, then every connection closes after what is queued. The
-    /// caller goes on polling the net until it has no connections left.
-    pub fn disconnect<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool) {
-        if self.state == State::Ready
-            && let Some(tx) = self.queues[0].conn.and_then(|conn| net.tx(conn))
-            && self.queues[0].has_room()
-        {
-            let cc = u64::from(property::CC_ENABLE_NVM | property::CC_SHN_NORMAL);
-            self.queues[0].send(Property::set(0, property::CC, false, cc), false, 0, None, now, tx);
-        }
-        net.flush(now, pool);
-        self.drop_connections(Close::AfterSend, None, net, pool);
-        self.state = State::Failed;
     }
 
     fn turn<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool) {
@@ -438,6 +367,70 @@ impl Initiator {
     fn sink(&mut self, index: usize) -> (&mut Queue, &mut Vec<Ended>) {
         let to_caller = index != 0 && self.state == State::Ready;
         (&mut self.queues[index], if to_caller { &mut self.ended } else { &mut self.answers })
+    }
+}
+
+impl Client for Initiator {
+    fn state(&self) -> State {
+        self.state
+    }
+
+    fn why(&self) -> Option<String> {
+        self.error.as_ref().map(ToString::to_string)
+    }
+
+    fn disk(&self) -> Option<Disk> {
+        let ns = self.namespace.as_ref()?;
+        let named = || format!("{}?nsid={}", self.config.subnqn, ns.nsid).into_bytes();
+        let identity = ns.id.map_or_else(named, |id| id.to_vec());
+        Some(Disk { block_size: ns.block_size, blocks: ns.blocks, io_bytes_max: ns.io_bytes_max, identity })
+    }
+
+    fn ended(&mut self) -> &mut Vec<Ended> {
+        &mut self.ended
+    }
+
+    #[inline]
+    fn submit<N: Net>(
+        &mut self,
+        command: &Command,
+        payload: Option<Buf>,
+        net: &mut N,
+        pool: &mut Pool,
+    ) -> Result<(), Option<Buf>> {
+        let queue = &mut self.queues[usize::from(command.queue) + 1];
+        if self.state != State::Ready || !queue.has_room() {
+            return Err(payload);
+        }
+        let (Some(ns), Some(tx)) = (&self.namespace, queue.conn.and_then(|conn| net.tx(conn))) else {
+            return Err(payload);
+        };
+        queue.submit(command, (ns.nsid, ns.block_size), payload, self.now, (tx, pool))
+    }
+
+    fn poll<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool) {
+        self.now = now;
+        net.poll(now, pool, self);
+        if !self.answers.is_empty() || self.loss.is_some() || now >= self.timers_at {
+            self.turn(now, net, pool);
+        }
+    }
+
+    fn kick<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool) {
+        net.flush(now, pool);
+    }
+
+    fn disconnect<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool) {
+        if self.state == State::Ready
+            && let Some(tx) = self.queues[0].conn.and_then(|conn| net.tx(conn))
+            && self.queues[0].has_room()
+        {
+            let cc = u64::from(property::CC_ENABLE_NVM | property::CC_SHN_NORMAL);
+            self.queues[0].send(Property::set(0, property::CC, false, cc), false, 0, None, now, tx);
+        }
+        net.flush(now, pool);
+        self.drop_connections(Close::AfterSend, None, net, pool);
+        self.state = State::Failed;
     }
 }
 

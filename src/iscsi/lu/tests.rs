@@ -1,0 +1,12 @@
+//! Commands against a unit with memory behind it.
+
+mod basics;
+mod blocks;
+mod copies;
+mod hostile;
+mod modes;
+mod reports;
+mod reservations;
+mod rig;
+mod sanitizing;
+mod space;
