@@ -148,10 +148,7 @@ impl<C: Carrier> LocalNode<C> {
                 let told: Arc<[Told]> = told.into();
                 self.cores.each(move |core, _| core.told(order.volume, &told)).await?;
             }
-            if order.token != iscsi::NOBODY {
-                self.cores.on(core, move |core, now| core.reserved(now, order.token, answer)).await?;
-            }
-            Ok::<(), NodeError>(())
+            self.cores.on(core, move |core, now| core.reserved(now, order.token, answer)).await
         };
         // Only a core that is ending does not take it, and its hosts' connections end with it.
         if let Err(e) = answered.await {

@@ -81,8 +81,8 @@ impl Target {
 
     /// Forgets a session without connections.
     fn close_session(&mut self, own: SessionRef) {
-        let Some(session) = self.sessions.close(own) else { return };
-        self.nexus_lost(&session);
+        self.nexus_lost(own);
+        self.sessions.close(own);
     }
 
     /// Timers: logins, logouts that were asked for, pings, idle discovery sessions.

@@ -11,15 +11,13 @@ use crate::base::{Time, VolumeId};
 use crate::mem::Pool;
 use crate::net::Net;
 use crate::volume::{Volumes, reserve};
-
-/// Token of an [`Order`] whose end nobody waits for.
-pub const NOBODY: u64 = 0;
+use std::collections::VecDeque;
 
 /// A change of a volume's reservations. The control plane applies it, gives the next value to all cores with the volume
 /// table, and then answers on the core it came from.
 #[derive(Debug)]
 pub struct Order {
-    /// Comes back with the answer; [`NOBODY`]: no answer.
+    /// Comes back with the answer: counts the orders of a core from 1.
     pub token: u64,
     /// The volume.
     pub volume: VolumeId,
@@ -34,21 +32,53 @@ pub(super) fn nexus_of(session: &Session) -> reserve::Nexus {
     session.who.clone()
 }
 
-impl Target {
-    /// Orders a change that nobody waits for.
-    pub(super) fn order(&mut self, volume: VolumeId, who: reserve::Nexus, op: reserve::Op) {
-        self.orders.push(Order { token: NOBODY, volume, who, op });
+/// Orders of one core: those not yet fetched, and who goes on with the answers still to come.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    /// Not fetched.
+    pub new: Vec<Order>,
+    /// Orders ever given.
+    given: u64,
+    /// For each that is not answered, oldest first: the program that asked, as a wait of [`super::fence::Fences`].
+    askers: VecDeque<Option<u32>>,
+}
+
+impl Orders {
+    fn give(&mut self, asker: Option<u32>, volume: VolumeId, who: reserve::Nexus, op: reserve::Op) {
+        self.given += 1;
+        self.askers.push_back(asker);
+        self.new.push(Order { token: self.given, volume, who, op });
     }
 
-    /// A session has ended: its old-style reservations go with it.
-    pub(super) fn nexus_lost(&mut self, session: &Session) {
-        let Some(node) = session.node else { return };
+    /// Orders given so far.
+    pub fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// Of them, answered.
+    pub fn answered(&self) -> u64 {
+        self.given - self.askers.len() as u64
+    }
+}
+
+impl Target {
+    /// Orders a change that no program waits for. Fences that are put up later stand until every core knows it.
+    pub(super) fn order(&mut self, volume: VolumeId, who: reserve::Nexus, op: reserve::Op) {
+        self.orders.give(None, volume, who, op);
+    }
+
+    /// A session ends: its old-style reservations go with it. Once, however it ends: the initiator may soon have another
+    /// session of the same nexus.
+    pub(super) fn nexus_lost(&mut self, own: SessionRef) {
+        let Some(session) = self.sessions.get(own) else { return };
+        let Some(node) = session.node.filter(|_| !session.lost) else { return };
+        session.lost = true;
+        let who = nexus_of(session);
         for state in &mut self.nodes[node].states {
-            state.nexus_lost(&session.who);
+            state.nexus_lost(&who);
         }
-        let volumes: Vec<_> = self.snapshot.targets[node].luns.iter().map(|u| u.info.id).collect();
-        for volume in volumes {
-            self.order(volume, nexus_of(session), reserve::Op::NexusLost);
+        for unit in &self.snapshot.targets[node].luns {
+            self.orders.give(None, unit.info.id, who.clone(), reserve::Op::NexusLost);
         }
     }
 
@@ -113,7 +143,7 @@ impl Target {
         c.pending += 1;
         self.pending += 1;
         let token = self.fences.wait(1, Then::Program { conn: c.id, task: place, serial: task.serial });
-        self.orders.push(Order { token: u64::from(token) + 1, volume, who, op });
+        self.orders.give(Some(token), volume, who, op);
     }
 
     /// What became of the [`Order`] with this token; every core has the next value.
@@ -126,9 +156,14 @@ impl Target {
         volumes: &mut V,
         pool: &mut Pool,
     ) {
-        let wait = token.checked_sub(1).and_then(|t| self.fences.take(t as u32));
-        let Some(Then::Program { conn, task, serial }) = wait else { panic!("an order is answered once") };
-        self.changed(conn, (task, serial), Event::Reserved(result), now, net, volumes, pool);
+        let asker = self.orders.askers.pop_front().expect("an order is answered once");
+        assert_eq!(token, self.orders.answered(), "orders are answered in their order");
+        if let Some(wait) = asker {
+            let Some(Then::Program { conn, task, serial }) = self.fences.take(wait) else {
+                panic!("a program waits for its order")
+            };
+            self.changed(conn, (task, serial), Event::Reserved(result), now, net, volumes, pool);
+        }
         self.bury(pool);
     }
 }

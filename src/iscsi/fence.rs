@@ -63,6 +63,8 @@ struct Fence {
     which: Local,
     /// Tasks from this position on came later.
     before: u64,
+    /// Orders up to this one came before: every core knows what they changed once they are answered.
+    ordered: u64,
     /// Who is told.
     told: (CoreId, u32),
 }
@@ -129,7 +131,7 @@ impl Local {
 impl Target {
     /// Stands a fence before everything that comes from now on; `told` hears when it has fallen.
     pub(super) fn fence(&mut self, which: Local, told: (CoreId, u32)) {
-        self.fences.standing.push(Fence { which, before: self.serial, told });
+        self.fences.standing.push(Fence { which, before: self.serial, ordered: self.orders.given(), told });
     }
 
     /// Looks at all fences.
@@ -149,8 +151,11 @@ impl Target {
         }
     }
 
-    /// True while a task that a fence is about has a request under way.
+    /// True while a task that a fence is about has a request under way, or an order from before it has.
     fn stands(&self, fence: &Fence) -> bool {
+        if self.orders.answered() < fence.ordered {
+            return true;
+        }
         let conns = self.live().chain(&self.ghosts);
         conns.filter(|c| c.pending > 0).any(|c| {
             let mut tasks = c.tasks.iter();

@@ -8,11 +8,11 @@
 //!    to the one whose `listen` named its listener.
 //! 2. `Target::message(now, from, message, net, volumes, pool)` for what other cores' targets sent.
 //! 3. The volumes' own step.
-//! 4. `Target::respond(now, completions, net, volumes, pool)` with the requests that ended and whose tag has 1 in bits
-//!    63:56 (the NVMe/TCP target's have 0).
+//! 4. `Target::respond(now, completions, net, volumes, pool)` with the requests that ended and whose tag has not 0 in bits
+//!    63:56 (the NVMe/TCP target's have).
 //! 5. The control plane carries out what `Target::to_control()` brought it (changes of reservations), gives the next
-//!    volume table to all cores, calls `Target::told(volume, told)` on each of them, and answers an order whose token is
-//!    not [`NOBODY`].
+//!    volume table to all cores, calls `Target::told(volume, told)` on each of them, and answers with
+//!    `Target::reserved(now, token, result, net, volumes, pool)`, order by order.
 //! 6. `Target::tick(now, net, volumes, pool)`; then `Target::outbox()` to the other cores, `Target::to_control()` to the
 //!    control plane, and the net's flush. `Target::wake_at()` says when the next turn is due without an outside event.
 //!
@@ -60,7 +60,7 @@ pub use config::{
     Auth, AuthGroup, Config, InitiatorGroup, Netmask, Options, Pattern, PortalGroup, Redirect, Secret, Snapshot,
     TargetNode,
 };
-pub use control::{NOBODY, Order};
+pub use control::Order;
 pub use joined::Joined;
 pub use message::{Message, Scope, SessionName, Why};
 pub use stats::{ConnectionReport, SessionReport, Stats};

@@ -96,6 +96,7 @@ impl Target {
         let (itt, cid) = (request.itt.get(), request.cid.get());
         let session = self.sessions.get(own).expect("a connection's session outlives it");
         let named = session.conns.iter().find(|(id, _)| *id == cid).map(|(_, conn)| *conn);
+        let last = session.conns.len() == 1;
         let refused = match request.reason() {
             None => {
                 self.ended(own, immediate);
@@ -124,6 +125,10 @@ impl Target {
             self.end_where(|other| other.session == Some(own), Close::AfterSend);
         } else if let Some(other) = named.filter(|id| *id != c.id) {
             self.end_by_id(other, Close::AfterSend);
+        }
+        if whole || last {
+            // The answer says that the session's reservations are gone, too.
+            self.nexus_lost(own);
         }
         let token = self.fences.wait(1, then);
         self.fence(which, (self.core, token));

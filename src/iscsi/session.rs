@@ -78,6 +78,8 @@ pub(super) struct Session {
     pub max_cmd_sn: u32,
     /// What the leading connection agreed on.
     pub params: Params,
+    /// Its old-style reservations have been given back.
+    pub lost: bool,
     /// Its connections, with their CIDs.
     pub conns: Vec<(u16, ConnId)>,
     /// What its initiator has not been told yet, by place of the unit in its target.
@@ -166,6 +168,7 @@ impl Sessions {
             exp_cmd_sn: cmd_sn,
             max_cmd_sn: cmd_sn,
             params,
+            lost: false,
             conns: Vec::new(),
             attentions: Vec::new(),
         };

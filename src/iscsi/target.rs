@@ -2,7 +2,7 @@
 
 use super::config::{Config, Options, PortalGroup, Snapshot};
 use super::conn::{Conn, State};
-use super::control::Order;
+use super::control::{Order, Orders};
 use super::detached::Detached;
 use super::fence::Fences;
 use super::joined::Joined;
@@ -63,7 +63,7 @@ pub struct Target {
     /// Programs that have left their commands.
     pub(super) detached: Slab<Detached>,
     /// What the control plane is asked to do.
-    pub(super) orders: Vec<Order>,
+    pub(super) orders: Orders,
     /// Connections to close at the end of the turn.
     closing: Vec<(ConnId, Close)>,
     /// Buffers and programs of ended tasks, on their way back.
@@ -124,7 +124,7 @@ impl Target {
             fences: Fences::default(),
             outbox: Vec::new(),
             detached: Slab::new(),
-            orders: Vec::new(),
+            orders: Orders::default(),
             closing: Vec::new(),
             dead: Vec::new(),
             cancelled: Vec::new(),
@@ -206,7 +206,7 @@ impl Target {
         }
         worked |= !self.dead.is_empty() || !self.cancelled.is_empty();
         self.bury(pool);
-        worked |= !self.closing.is_empty() || !self.outbox.is_empty() || !self.orders.is_empty();
+        worked |= !self.closing.is_empty() || !self.outbox.is_empty() || !self.orders.new.is_empty();
         for (conn, how) in self.closing.drain(..) {
             net.close(conn, how);
         }
@@ -228,10 +228,9 @@ impl Target {
         self.outbox.drain(..)
     }
 
-    /// What the control plane is asked to do, in order. Each is answered by [`Target::reserved`], except those with token
-    /// [`super::control::NOBODY`].
+    /// What the control plane is asked to do. Each is answered by [`Target::reserved`], in this order.
     pub fn to_control(&mut self) -> impl Iterator<Item = Order> {
-        self.orders.drain(..)
+        self.orders.new.drain(..)
     }
 
     /// The earliest time at which [`Target::tick`] has something to do without any outside event.

@@ -70,6 +70,9 @@ fn serve(mut volumes: Memory, auth: Auth, port: u16, stop: &AtomicBool, tell: &s
     while !stop.load(Ordering::Relaxed) {
         let now: Time = clock.now();
         let events = net.poll(now, &mut pool, &mut target.join(now, &mut volumes));
+        for order in target.to_control().collect::<Vec<_>>() {
+            target.reserved(now, order.token, Ok(()), &mut net, &mut volumes, &mut pool);
+        }
         target.tick(now, &mut net, &mut volumes, &mut pool);
         net.flush(now, &mut pool);
         idle = if events == 0 { idle + 1 } else { 0 };

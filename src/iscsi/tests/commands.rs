@@ -3,6 +3,7 @@
 use super::rig::{Link, Rig, Setup, cdb10, names, pattern};
 use super::volumes::Mood;
 use crate::iscsi::tests::rig::HOST;
+use crate::volume::reserve::Op;
 use crate::wire::iscsi::pdu::{
     AsyncMessage, FINAL, Lengths, LogoutRequest, LogoutResponse, NopIn, NopOut, READ, Reject, ScsiCommand,
     ScsiResponse, Snack, TextRequest, TextResponse, WRITE,
@@ -343,6 +344,31 @@ fn logout_closes_what_it_names() {
     assert!(rig.closed(one.conn) && rig.closed(two.conn));
     assert_eq!(rig.cores[0].target.stats().sessions_now, 0);
     rig.finish();
+}
+
+#[test]
+fn a_logout_is_answered_when_the_reservations_are_gone_and_gives_them_back_once() {
+    for reason in [LogoutReason::CloseSession, LogoutReason::CloseConnection] {
+        let mut rig = Rig::plain();
+        let link = rig.login(0, "");
+        rig.cores[0].orders.clear();
+        rig.control_silent = true;
+        let mut request = LogoutRequest::new(reason, 66, 0);
+        request.cmd_sn.set(link.cmd_sn);
+        rig.put(link.conn, link.digests, &request, &[]);
+        assert!(rig.recv_within(link.conn, link.digests, 30).is_none(), "the next session may still meet them");
+        rig.control_silent = false;
+        let got = rig.recv_within(link.conn, link.digests, 30).unwrap();
+        assert_eq!(got.opcode(), Opcode::LogoutResponse);
+        rig.turns(10);
+        assert!(rig.closed(link.conn));
+        let orders: Vec<_> = rig.cores[0].orders.iter().map(|o| &o.op).collect();
+        assert!(
+            matches!(orders[..], [Op::NexusLost]),
+            "a later session of the nexus keeps what it reserves: {orders:?}"
+        );
+        rig.finish();
+    }
 }
 
 #[test]

@@ -35,7 +35,10 @@ pub struct Core {
     pub volumes: Memory,
     pub pool: Pool,
     pub addr: SocketAddr,
+    /// What it ordered of the control plane.
     pub orders: Vec<Order>,
+    /// Tokens of orders that are not answered yet.
+    unanswered: VecDeque<u64>,
     mail: VecDeque<(CoreId, Message)>,
 }
 
@@ -132,6 +135,8 @@ pub struct Rig {
     pub disk: Rc<RefCell<Disk>>,
     /// A connection that the host does not read.
     pub deaf: Option<ConnId>,
+    /// The control plane answers no orders.
+    pub control_silent: bool,
     host_pool: Pool,
     inboxes: HashMap<ConnId, Inbox>,
     next_isid: u8,
@@ -173,8 +178,8 @@ impl Rig {
             target.listen(listener, addr);
             let volumes = Memory::new(&disk, setup.block_size, setup.seed + u64::from(i));
             let pool = pool(CoreId(i), &classes);
-            let (orders, mail) = (Vec::new(), VecDeque::new());
-            cores.push(Core { net, target, volumes, pool, addr, orders, mail });
+            let (orders, unanswered, mail) = (Vec::new(), VecDeque::new(), VecDeque::new());
+            cores.push(Core { net, target, volumes, pool, addr, orders, unanswered, mail });
         }
         // All cores are one portal group, as cores that share a port are.
         let portals = cores.iter().map(|c| c.addr).collect();
@@ -217,7 +222,18 @@ impl Rig {
         let host_pool = pool(CoreId(99), &[Class { size: 4096, count: 1 }]);
         let host = network.net();
         let inboxes = HashMap::new();
-        let mut rig = Rig { now: Time(1), cores, host, snapshot, disk, deaf: None, host_pool, inboxes, next_isid: 0 };
+        let mut rig = Rig {
+            now: Time(1),
+            cores,
+            host,
+            snapshot,
+            disk,
+            deaf: None,
+            control_silent: false,
+            host_pool,
+            inboxes,
+            next_isid: 0,
+        };
         rig.configure();
         rig
     }
@@ -241,10 +257,18 @@ impl Rig {
             while let Some((from, message)) = core.mail.pop_front() {
                 core.target.message(now, from, message, &mut core.net, &mut core.volumes, &mut core.pool);
             }
+            while !self.control_silent
+                && let Some(token) = core.unanswered.pop_front()
+            {
+                core.target.reserved(now, token, Ok(()), &mut core.net, &mut core.volumes, &mut core.pool);
+            }
             core.volumes.step(&mut core.pool, &mut done);
             core.target.respond(now, &mut done, &mut core.net, &mut core.volumes, &mut core.pool);
             core.target.tick(now, &mut core.net, &mut core.volumes, &mut core.pool);
-            core.orders.extend(core.target.to_control());
+            for order in core.target.to_control() {
+                core.unanswered.push_back(order.token);
+                core.orders.push(order);
+            }
             let from = CoreId(sent.len() as u16);
             sent.push((from, core.target.outbox().collect::<Vec<_>>()));
             core.net.flush(now, &mut core.pool);
