@@ -10,6 +10,7 @@
 
 mod authority;
 pub mod iscsi;
+mod links;
 pub mod nvme;
 pub mod url;
 

@@ -11,6 +11,7 @@ use super::scan::Scan;
 use super::session::{Found, Link, Problem, Session, Sinks};
 use super::{Config, Error, Step};
 use crate::base::Time;
+use crate::initiator::links::{Comeback, Links};
 use crate::initiator::{Client, Command, Disk, Ended, State};
 use crate::mem::{Buf, Pool};
 use crate::net::{Close, Closed, ConnId, Handler, ListenerId, Net, Tx};
@@ -19,8 +20,6 @@ use core::net::SocketAddr;
 
 /// Between two looks at the timers, ns.
 const TIMERS_NS: u64 = 20_000_000;
-/// Between two attempts to connect again, ms.
-const RETRY_MS: u64 = 100;
 
 /// Sessions with one target, or a discovery session.
 #[derive(Debug)]
@@ -30,8 +29,7 @@ pub struct Initiator {
     sessions: Vec<Session>,
     /// By session.
     scans: Vec<Scan>,
-    /// By slot of the net's connection: its generation and the session.
-    conns: Vec<Option<(u32, u16)>>,
+    links: Links,
     disk: Option<Disk>,
     ended: Vec<Ended>,
     /// Answers to commands of the scans.
@@ -42,7 +40,7 @@ pub struct Initiator {
     error: Option<Error>,
     started: bool,
     setup_until: Time,
-    retry: Option<(Time, Time)>,
+    comeback: Comeback,
     timers_at: Time,
     now: Time,
 }
@@ -59,7 +57,7 @@ impl Initiator {
             state: State::Connecting,
             sessions: (0..config.sessions).map(|index| Session::new(index, &config)).collect(),
             scans: Vec::new(),
-            conns: Vec::new(),
+            links: Links::default(),
             disk: None,
             ended: Vec::with_capacity(commands),
             answers: Vec::with_capacity(usize::from(config.sessions)),
@@ -68,7 +66,7 @@ impl Initiator {
             error: None,
             started: false,
             setup_until: Time(0),
-            retry: None,
+            comeback: Comeback::default(),
             timers_at: Time(0),
             now: Time(0),
             config,
@@ -136,11 +134,7 @@ impl Initiator {
     fn open<N: Net>(&mut self, index: u16, net: &mut N) {
         match net.connect(self.config.addr) {
             Ok(conn) => {
-                let slot = conn.slot as usize;
-                if self.conns.len() <= slot {
-                    self.conns.resize(slot + 1, None);
-                }
-                self.conns[slot] = Some((conn.generation, index));
+                self.links.put(conn, index);
                 self.sessions[usize::from(index)].connecting(conn);
             }
             Err(e) => {
@@ -152,7 +146,7 @@ impl Initiator {
     /// Brings the set-up forward: begins the scan of sessions that have just logged in, and looks at the clock.
     fn setup<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool) {
         if self.sessions[0].link == Link::Closed {
-            if self.retry.is_some_and(|(at, _)| now >= at) {
+            if self.comeback.is_due(now) {
                 self.begin(now, net);
             }
             return;
@@ -183,7 +177,7 @@ impl Initiator {
         let session = &mut self.sessions[0];
         if session.found.is_some() {
             self.state = State::Ready;
-            self.retry = None;
+            self.comeback.settle();
         } else if session.link == Link::Open
             && !session.usable
             && let Some(tx) = session.conn.and_then(|conn| net.tx(conn))
@@ -213,7 +207,7 @@ impl Initiator {
         if index == 0 {
             let disk = self.scans[0].disk();
             if self.disk.as_ref().is_some_and(|known| *known != disk) {
-                self.retry = None;
+                self.comeback.settle();
                 self.config.reconnect_ms = 0;
                 return Err(Error::Changed);
             }
@@ -224,7 +218,7 @@ impl Initiator {
         }
         if self.sessions.iter().all(|s| s.usable) {
             self.state = State::Ready;
-            self.retry = None;
+            self.comeback.settle();
             for session in &mut self.sessions {
                 session.heard = now;
             }
@@ -266,12 +260,10 @@ impl Initiator {
         let running = matches!(&loss, Error::TimedOut { step: Step::Running, .. });
         let deadline = running.then(|| self.deadline(now));
         self.drop_connections(Close::Now, deadline, net, pool);
-        let until = self.retry.map_or_else(|| now.after_ms(self.config.reconnect_ms), |(_, until)| until);
-        if self.disk.is_some() && self.config.reconnect_ms > 0 && now < until {
-            self.retry = Some((now.after_ms(RETRY_MS), until));
+        if self.disk.is_some() && self.comeback.lost(now, self.config.reconnect_ms) {
             self.state = State::Connecting;
         } else {
-            self.retry = None;
+            self.comeback.settle();
             self.state = State::Failed;
             self.error = Some(loss);
         }
@@ -288,15 +280,8 @@ impl Initiator {
         }
         // What the scans were waiting for has no meaning any more.
         pool.put_all(self.answers.drain(..).filter_map(|answer| answer.buf));
-        self.conns.clear();
+        self.links.clear();
         pool.put_all(self.orphans.drain(..));
-    }
-
-    fn session_of(&self, conn: ConnId) -> Option<usize> {
-        match self.conns.get(conn.slot as usize) {
-            Some(Some((generation, session))) if *generation == conn.generation => Some(usize::from(*session)),
-            _ => None,
-        }
     }
 
     fn broken(&mut self, index: usize, problem: Problem) {
@@ -382,19 +367,19 @@ impl Handler for Initiator {
     }
 
     fn connected(&mut self, conn: ConnId, tx: &mut Tx) {
-        let Some(index) = self.session_of(conn) else { return };
+        let Some(index) = self.links.index_of(conn) else { return };
         if let Err(problem) = self.sessions[index].begin(&self.config, tx) {
             self.broken(index, problem);
         }
     }
 
     fn landing(&mut self, conn: ConnId) -> Option<&mut [u8]> {
-        let index = self.session_of(conn)?;
+        let index = self.links.index_of(conn)?;
         self.sessions[index].landing()
     }
 
     fn landed(&mut self, conn: ConnId, n: usize, _: &mut Tx, pool: &mut Pool) {
-        let Some(index) = self.session_of(conn) else { return };
+        let Some(index) = self.links.index_of(conn) else { return };
         let (session, to) = self.sinks(index);
         if let Err(problem) = session.landed(n, to.now, pool, to.out) {
             self.broken(index, problem);
@@ -402,7 +387,7 @@ impl Handler for Initiator {
     }
 
     fn data(&mut self, conn: ConnId, bytes: &[u8], tx: &mut Tx, pool: &mut Pool) -> usize {
-        let Some(index) = self.session_of(conn).filter(|i| self.sessions[*i].link != Link::Closed) else {
+        let Some(index) = self.links.index_of(conn).filter(|i| self.sessions[*i].link != Link::Closed) else {
             return bytes.len();
         };
         let (session, mut to) = self.sinks(index);
@@ -416,7 +401,7 @@ impl Handler for Initiator {
     }
 
     fn closed(&mut self, conn: ConnId, why: Closed) {
-        if let Some(index) = self.session_of(conn) {
+        if let Some(index) = self.links.index_of(conn) {
             let (addr, step) = (self.config.addr, self.step(index));
             self.loss.get_or_insert(Error::Closed { addr, step, why });
         }

@@ -10,6 +10,7 @@ use super::queue::{Link, Problem, Queue};
 use super::setup::{Answer, Namespace, Next, Setup, Step};
 use super::{Client, Command, Config, Disk, Ended, Error, Failure, State};
 use crate::base::Time;
+use crate::initiator::links::{Comeback, Links};
 use crate::mem::{Buf, Pool};
 use crate::net::{Close, Closed, ConnId, Handler, ListenerId, Net, Tx};
 use crate::wire::fabrics::{Property, property};
@@ -19,8 +20,6 @@ use zerocopy::IntoBytes;
 
 /// Between two looks at the timers, ns.
 const TIMERS_NS: u64 = 20_000_000;
-/// Between two attempts to connect again, ms.
-const RETRY_MS: u64 = 100;
 /// CID of Keep Alive on the admin queue; set-up commands use 0.
 const KEEP_ALIVE_CID: u16 = 1;
 
@@ -31,8 +30,7 @@ pub struct Initiator {
     state: State,
     /// Admin queue first.
     queues: Vec<Queue>,
-    /// By slot of the net's connection: its generation and the queue.
-    conns: Vec<Option<(u32, u16)>>,
+    links: Links,
     setup: Setup,
     namespace: Option<Namespace>,
     ended: Vec<Ended>,
@@ -46,7 +44,7 @@ pub struct Initiator {
     waiting: Option<(Time, Sqe)>,
     started: bool,
     setup_until: Time,
-    retry: Option<(Time, Time)>,
+    comeback: Comeback,
     timers_at: Time,
     keep_alive_at: Time,
     keep_alive_sent: Option<Time>,
@@ -64,7 +62,7 @@ impl Initiator {
         Initiator {
             state: State::Connecting,
             queues,
-            conns: Vec::new(),
+            links: Links::default(),
             setup: Setup::new(),
             namespace: None,
             ended: Vec::with_capacity(commands),
@@ -75,7 +73,7 @@ impl Initiator {
             waiting: None,
             started: false,
             setup_until: Time(0),
-            retry: None,
+            comeback: Comeback::default(),
             timers_at: Time(0),
             keep_alive_at: Time(u64::MAX),
             keep_alive_sent: None,
@@ -137,11 +135,7 @@ impl Initiator {
     fn open<N: Net>(&mut self, index: u16, net: &mut N) {
         match net.connect(self.config.addr) {
             Ok(conn) => {
-                let slot = conn.slot as usize;
-                if self.conns.len() <= slot {
-                    self.conns.resize(slot + 1, None);
-                }
-                self.conns[slot] = Some((conn.generation, index));
+                self.links.put(conn, index);
                 self.queues[usize::from(index)].connecting(conn);
             }
             Err(e) => {
@@ -221,7 +215,7 @@ impl Initiator {
         let found = self.setup.namespace.clone();
         if self.namespace.is_some() && self.namespace != found {
             self.loss = Some(Error::Changed);
-            self.retry = None;
+            self.comeback.settle();
             self.config.reconnect_ms = 0;
             return;
         }
@@ -233,18 +227,14 @@ impl Initiator {
         }
         self.state = State::Ready;
         self.setup.step = Step::Running;
-        self.retry = None;
+        self.comeback.settle();
         self.keep_alive_sent = None;
         let half = u64::from(self.config.kato_ms) / 2;
         self.keep_alive_at = if half == 0 { Time(u64::MAX) } else { self.now.after_ms(half) };
     }
 
     fn timers<N: Net>(&mut self, now: Time, net: &mut N, pool: &mut Pool) {
-        if let Some((at, _)) = self.retry
-            && now >= at
-            && self.queues[0].link == Link::Closed
-            && self.loss.is_none()
-        {
+        if self.comeback.is_due(now) && self.queues[0].link == Link::Closed && self.loss.is_none() {
             self.begin(now, net);
         }
         match self.state {
@@ -312,12 +302,10 @@ impl Initiator {
         let how = if matches!(loss, Error::Protocol { .. }) { Close::AfterSend } else { Close::Now };
         self.drop_connections(how, deadline, net, pool);
         let was_ready = self.namespace.is_some();
-        let until = self.retry.map_or_else(|| now.after_ms(self.config.reconnect_ms), |(_, until)| until);
-        if was_ready && self.config.reconnect_ms > 0 && now < until {
-            self.retry = Some((now.after_ms(RETRY_MS), until));
+        if was_ready && self.comeback.lost(now, self.config.reconnect_ms) {
             self.state = State::Connecting;
         } else {
-            self.retry = None;
+            self.comeback.settle();
             self.state = State::Failed;
             self.error = Some(loss);
         }
@@ -335,17 +323,10 @@ impl Initiator {
         }
         // What the set-up was waiting for has no meaning any more.
         self.answers.clear();
-        self.conns.clear();
+        self.links.clear();
         self.waiting = None;
         for buf in self.orphans.drain(..) {
             pool.put(buf);
-        }
-    }
-
-    fn queue_of(&self, conn: ConnId) -> Option<usize> {
-        match self.conns.get(conn.slot as usize) {
-            Some(Some((generation, queue))) if *generation == conn.generation => Some(usize::from(*queue)),
-            _ => None,
         }
     }
 
@@ -440,7 +421,7 @@ impl Handler for Initiator {
     }
 
     fn connected(&mut self, conn: ConnId, tx: &mut Tx) {
-        if let Some(index) = self.queue_of(conn) {
+        if let Some(index) = self.links.index_of(conn) {
             if index == 0 {
                 self.setup.step = Step::Handshake;
             }
@@ -449,12 +430,12 @@ impl Handler for Initiator {
     }
 
     fn landing(&mut self, conn: ConnId) -> Option<&mut [u8]> {
-        let index = self.queue_of(conn)?;
+        let index = self.links.index_of(conn)?;
         self.queues[index].landing()
     }
 
     fn landed(&mut self, conn: ConnId, n: usize, tx: &mut Tx, pool: &mut Pool) {
-        let Some(index) = self.queue_of(conn) else { return };
+        let Some(index) = self.links.index_of(conn) else { return };
         let (queue, out) = self.sink(index);
         if let Err(problem) = queue.landed(n, pool, out) {
             self.broken(index, problem, tx);
@@ -462,7 +443,7 @@ impl Handler for Initiator {
     }
 
     fn data(&mut self, conn: ConnId, bytes: &[u8], tx: &mut Tx, pool: &mut Pool) -> usize {
-        let Some(index) = self.queue_of(conn).filter(|i| self.queues[*i].link != Link::Closed) else {
+        let Some(index) = self.links.index_of(conn).filter(|i| self.queues[*i].link != Link::Closed) else {
             return bytes.len();
         };
         let (queue, out) = self.sink(index);
@@ -476,7 +457,7 @@ impl Handler for Initiator {
     }
 
     fn closed(&mut self, conn: ConnId, why: Closed) {
-        if self.queue_of(conn).is_some() {
+        if self.links.index_of(conn).is_some() {
             let (addr, step) = (self.config.addr, self.setup.step);
             self.loss.get_or_insert(Error::Closed { addr, step, why });
         }
