@@ -199,9 +199,7 @@ impl Target {
         let task = c.tasks.at(place);
         self.dead.extend(task.buf.take());
         self.dead.extend(task.held.take().and_then(|(_, buf)| buf));
-        if let Some(Event::Io { buf, .. }) = task.next.take() {
-            self.dead.extend(buf);
-        }
+        self.dead.extend(task.next.take().and_then(Event::into_buf));
         let (stage, immediate) = (task.stage, task.asked.immediate);
         if matches!(stage, Stage::Buffer | Stage::Ready) {
             c.queued.retain(|q| *q != place);
