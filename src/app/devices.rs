@@ -110,7 +110,7 @@ impl Devices {
                 self.get(*base)?.medium.clone().with_delay(&latency(*times), u64::from(base.0))
             }
             DeviceSpec::Fault { base } => self.get(*base)?.medium.clone().with_fault(&[], u64::from(base.0)),
-            DeviceSpec::Malloc { block_size, blocks } => {
+            DeviceSpec::Malloc { block_size, blocks, .. } => {
                 opened(&format!("ram:{},bs={block_size}", bytes(*block_size, *blocks)))?
             }
             DeviceSpec::Null { block_size, blocks } => {

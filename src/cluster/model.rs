@@ -47,6 +47,9 @@ pub struct DelayTimes {
     pub write_p99_us: u64,
 }
 
+/// Bytes of a physical block at most.
+pub const PHYSICAL_BLOCK_MAX: u32 = 64 << 10;
+
 /// What a raw device is made of.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum DeviceSpec {
@@ -56,6 +59,11 @@ pub enum DeviceSpec {
         block_size: u32,
         /// Blocks.
         blocks: u64,
+        /// Bytes of what hosts are told is a physical block: a power of two from the block size to
+        /// [`PHYSICAL_BLOCK_MAX`]; the block size unless given. Memory has no such blocks: this is for hosts that align to
+        /// them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        physical_block: Option<u32>,
     },
     /// Reads as zeroes, forgets writes.
     Null {

@@ -168,7 +168,7 @@ impl Node for FakeNode {
         self.step("open_device", false).await?;
         assert!(!self.open.borrow().contains_key(&id), "{id:?} is open");
         let medium = match spec {
-            DeviceSpec::Malloc { block_size, blocks } | DeviceSpec::Null { block_size, blocks } => {
+            DeviceSpec::Malloc { block_size, blocks, .. } | DeviceSpec::Null { block_size, blocks } => {
                 Medium { bytes: u64::from(*block_size) * blocks, store: None }
             }
             DeviceSpec::File(FileSpec { path, engine: FileEngine::Aio | FileEngine::Uring, .. }) => {

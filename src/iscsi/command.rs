@@ -14,11 +14,8 @@ use crate::base::limits::IO_BYTES_MAX;
 use crate::volume::{Kind, Payload, Request, Submit, Volumes};
 use crate::wire::iscsi::pdu::{self, ScsiCommand};
 use crate::wire::iscsi::{NO_TAG, Opcode, RejectReason};
-use crate::wire::scsi::{Cdb, Sense};
+use crate::wire::scsi::{Cdb, Sense, asc};
 use zerocopy::IntoBytes;
-
-/// INVALID FIELD IN COMMAND INFORMATION UNIT: a transfer that ends within a block.
-const INVALID_FIELD_IN_IU: u16 = 0x0e03;
 
 /// A command on its way to a task.
 #[derive(Clone, Copy)]
@@ -97,7 +94,8 @@ impl Target {
                 Verdict::Done
             }
             Begin::Program(program, wants) => {
-                let need = wants.min(asked.offered());
+                // What is more than a buffer holds comes part after part.
+                let need = wants.min(asked.offered()).min(IO_BYTES_MAX as u32);
                 self.with_data(c, &command, Work::Fresh(program), (need, wants), data, env)
             }
             Begin::Later => Verdict::Later(data),
@@ -181,7 +179,7 @@ impl Target {
             if nothing || !need.is_multiple_of(size) {
                 data.discard(env.pool);
                 self.took(command.session, immediate);
-                let end = if nothing { End::GOOD } else { End::check(Sense::illegal(INVALID_FIELD_IN_IU)) };
+                let end = if nothing { End::GOOD } else { End::check(Sense::illegal(asc::INVALID_FIELD_IN_IU)) };
                 self.answer_now(c, command, wants, end, env);
                 return Verdict::Done;
             }

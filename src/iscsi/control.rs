@@ -3,7 +3,7 @@
 use super::conn::Conn;
 use super::fence::{Local, Then};
 use super::lu::{Attention, Event, LuEvent};
-use super::message::Message;
+use super::message::{Message, Scope, Why};
 use super::session::{Session, SessionRef};
 use super::target::Target;
 use super::tasks::Stage;
@@ -39,14 +39,16 @@ pub(super) struct Orders {
     pub new: Vec<Order>,
     /// Orders ever given.
     given: u64,
-    /// For each that is not answered, oldest first: the program that asked, as a wait of [`super::fence::Fences`].
-    askers: VecDeque<Option<u32>>,
+    /// For each that is not answered, oldest first: the program that asked, as a wait of [`super::fence::Fences`], and the
+    /// volume whose tasks the order aborts.
+    askers: VecDeque<(Option<u32>, Option<VolumeId>)>,
 }
 
 impl Orders {
     fn give(&mut self, asker: Option<u32>, volume: VolumeId, who: reserve::Nexus, op: reserve::Op) {
         self.given += 1;
-        self.askers.push_back(asker);
+        let aborts = matches!(op, reserve::Op::Preempt { abort: true, .. }).then_some(volume);
+        self.askers.push_back((asker, aborts));
         self.new.push(Order { token: self.given, volume, who, op });
     }
 
@@ -156,13 +158,20 @@ impl Target {
         volumes: &mut V,
         pool: &mut Pool,
     ) {
-        let asker = self.orders.askers.pop_front().expect("an order is answered once");
+        let (asker, aborts) = self.orders.askers.pop_front().expect("an order is answered once");
         assert_eq!(token, self.orders.answered(), "orders are answered in their order");
         if let Some(wait) = asker {
             let Some(Then::Program { conn, task, serial }) = self.fences.take(wait) else {
                 panic!("a program waits for its order")
             };
-            self.changed(conn, (task, serial), Event::Reserved(result), now, net, volumes, pool);
+            match aborts {
+                // The status of PREEMPT AND ABORT says that nothing of the aborted tasks is to come (SPC-4, 5.13.11.5).
+                Some(volume) if result.is_ok() => {
+                    let then = Then::Program { conn, task, serial };
+                    self.clear_everywhere(Scope::Aborted { volume }, Why::Preempted, then);
+                }
+                _ => self.changed(conn, (task, serial), Event::Reserved(result), now, net, volumes, pool),
+            }
         }
         self.bury(pool);
     }

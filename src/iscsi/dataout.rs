@@ -51,10 +51,26 @@ impl Inflow {
             None => self.unsolicited.then_some(self.burst_end),
             Some(sn) => {
                 let due = self.answered < self.r2ts && sn & 0x7f == self.answered & 0x7f;
-                let end = u64::from(self.asked_from) + u64::from(self.answered + 1) * u64::from(max_burst);
+                let of_part = u64::from(self.answered + 1 - self.r2ts_before);
+                let end = u64::from(self.asked_from) + of_part * u64::from(max_burst);
                 due.then_some(end.min(u64::from(self.need)) as u32)
             }
         }
+    }
+
+    /// The part that was collected has been taken; `need` bytes of what follows it are next.
+    pub fn next_part(&mut self, need: u32) {
+        *self = Inflow {
+            base: self.base + self.need,
+            r2ts_before: self.r2ts,
+            need,
+            got: 0,
+            unsolicited: false,
+            burst_end: 0,
+            asked_from: 0,
+            data_sn: 0,
+            ..*self
+        };
     }
 
     /// True while data that was announced or asked for has not come.
@@ -88,8 +104,10 @@ impl Target {
             return skip(c, head, frame);
         };
         let task = c.tasks.at(place);
-        let (from, sn) = (data.offset.get(), data.data_sn.get());
+        let (from, before) = data.offset.get().overflowing_sub(task.inflow.base);
+        let sn = data.data_sn.get();
         let (to, over) = from.overflowing_add(frame.data_len);
+        let over = over || before;
         let burst = task.inflow.burst_end((ttt != NO_TAG).then_some(ttt >> 24), max_burst);
         let fault = match burst {
             _ if task.fault.is_some() => task.fault,
@@ -210,18 +228,19 @@ fn solicit(c: &mut Conn, session: &Session, place: u16, tx: &mut Tx) {
     let numbers = c.out.numbers(session);
     let max_burst = session.params.max_burst;
     let task: &mut Task = c.tasks.at(place);
-    if task.inflow.r2ts == 0 {
+    if task.inflow.r2ts == task.inflow.r2ts_before {
         task.inflow.asked_from = task.inflow.got;
     }
     let flow = task.inflow;
     let mut sn = flow.r2ts;
     while sn - flow.answered < u32::from(session.params.max_outstanding_r2t) {
-        let from = u64::from(flow.asked_from) + u64::from(sn) * u64::from(max_burst);
+        let from = u64::from(flow.asked_from) + u64::from(sn - flow.r2ts_before) * u64::from(max_burst);
         if from >= u64::from(flow.need) {
             break;
         }
         let desired = (flow.need - from as u32).min(max_burst);
-        let r2t = R2t::new(Lun::of(task.lun), task.asked.itt, task.ttt(place, sn), sn, from as u32, desired, numbers);
+        let offset = flow.base + from as u32;
+        let r2t = R2t::new(Lun::of(task.lun), task.asked.itt, task.ttt(place, sn), sn, offset, desired, numbers);
         c.out.put(tx, &r2t);
         sn += 1;
     }

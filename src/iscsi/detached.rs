@@ -151,9 +151,7 @@ impl Target {
                 (self.snapshot.targets[n].luns[at].info.id == detached.volume).then_some((n, at))
             });
             let Some((node, at)) = at else {
-                if let Event::Io { buf, .. } = event {
-                    pool.put_all(buf);
-                }
+                pool.put_all(event.into_buf());
                 return Some(End::check(Sense::illegal(asc::LUN_NOT_SUPPORTED)));
             };
             let units = &self.snapshot.targets[node].luns;
@@ -192,7 +190,9 @@ impl Target {
                 }
                 Step::Pause(ms) => detached.waits = Waits::Until(now.after_ms(u64::from(ms))),
                 Step::Later => detached.waits = Waits::Turn(Event::Again),
-                Step::Reserve(_) | Step::Detach(_) => panic!("reservations and detaching belong to commands"),
+                Step::Reserve(_) | Step::Detach(_) | Step::Send { .. } | Step::Take(_) => {
+                    panic!("data, reservations and detaching belong to commands")
+                }
                 Step::End(end) => return Some(end),
             }
             return None;

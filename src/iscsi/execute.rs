@@ -3,10 +3,11 @@
 
 use super::conn::{Conn, Rx};
 use super::lu::{self, End, Event, Io, Step};
-use super::respond::answer;
+use super::respond::{answer, answer_rest, send};
 use super::session::SessionRef;
 use super::target::{Env, Target};
 use super::tasks::{Stage, Tag, Work};
+use crate::base::limits::IO_BYTES_MAX;
 use crate::base::{Status, Time};
 use crate::mem::{Buf, Pool};
 use crate::net::Net;
@@ -16,6 +17,10 @@ use crate::wire::scsi::{Sense, asc};
 /// Requests of one program that may end at once, one after the other, in a turn: a long one over memory must not hold
 /// the core.
 pub(super) const REQUESTS_PER_TURN: u32 = 8;
+
+/// Bytes that may wait in a connection's send queue while a long read goes on: what the other side takes in a turn, and a
+/// piece behind it. A slow initiator must not draw more buffers than that.
+const UNSENT_MAX: usize = IO_BYTES_MAX;
 
 impl Target {
     /// What the end of a plain request is as the end of its command.
@@ -41,6 +46,7 @@ impl Target {
     pub(super) fn end_task<V>(&mut self, c: &mut Conn, place: u16, end: End, env: &mut Env<'_, V>) {
         let task = c.tasks.at(place);
         let (asked, wants, came, buf) = (task.asked, task.wants, task.came, task.buf.take());
+        let outflow = task.outflow;
         env.pool.put_all(buf);
         if let Work::Fresh(program) | Work::Running(program) = c.tasks.free(place) {
             program.cancel(env.pool);
@@ -49,7 +55,11 @@ impl Target {
         if let Some(node) = session.node {
             self.nodes[node].count(env.now.since(came));
         }
-        answer(c, session, &asked, wants, end, env.tx, env.pool);
+        if outflow.total > 0 {
+            answer_rest(c, session, &asked, outflow, end, env.tx, env.pool);
+        } else {
+            answer(c, session, &asked, wants, end, env.tx, env.pool);
+        }
     }
 
     /// Ends a task whose data was wrong, now that all of it has come.
@@ -95,7 +105,16 @@ impl Target {
             }
             Work::Running(program) => {
                 task.work = Work::Running(program);
-                let event = task.next.take().unwrap_or(Event::Again);
+                if matches!(task.next, Some(Event::Sent { .. })) && env.tx.len() > UNSENT_MAX {
+                    return false;
+                }
+                let event = match task.buf.take() {
+                    Some(mut data) => {
+                        data.set_len(need as usize);
+                        Event::Data(data)
+                    }
+                    None => task.next.take().unwrap_or(Event::Again),
+                };
                 let step = self.resume(c, place, event, env);
                 self.run(c, place, step, env)
             }
@@ -175,6 +194,19 @@ impl Target {
                         }
                         None => return c.tasks.at(place).stage != Stage::Ready,
                     }
+                }
+                Step::Send { data, total } => {
+                    let session = c.session.and_then(|s| self.sessions.get(s)).expect("a task has a session");
+                    let room = send(c, session, place, data, total, env.tx, env.pool);
+                    let task = c.tasks.at(place);
+                    (task.next, task.stage) = (Some(Event::Sent { room }), Stage::Ready);
+                    return false;
+                }
+                Step::Take(bytes) => {
+                    let task = c.tasks.at(place);
+                    task.inflow.next_part(bytes);
+                    task.stage = Stage::Buffer;
+                    return self.provide(c, place, env.tx, env.pool);
                 }
                 Step::Lu(event) => {
                     self.change_everywhere(c, place, event);

@@ -120,6 +120,7 @@ impl Local {
         match self {
             Local::Scope(Scope::Nexus(SessionName(name))) => nexus.is_some_and(|n| n.same(name)),
             Local::Scope(Scope::Unit { target, lun }) => c.target == Some(*target) && task.lun == *lun,
+            Local::Scope(Scope::Aborted { volume }) => task.aborted && task.volume == *volume,
             Local::Scope(Scope::Target { target }) => c.target == Some(*target),
             Local::Session(session, lun) => c.session == Some(*session) && lun.is_none_or(|l| l == task.lun),
             Local::Conn(id) => c.id == *id,
@@ -198,9 +199,7 @@ impl Target {
         let task = c.tasks.at(place);
         self.dead.extend(task.buf.take());
         self.dead.extend(task.held.take().and_then(|(_, buf)| buf));
-        if let Some(Event::Io { buf, .. }) = task.next.take() {
-            self.dead.extend(buf);
-        }
+        self.dead.extend(task.next.take().and_then(Event::into_buf));
         let (stage, immediate) = (task.stage, task.asked.immediate);
         if matches!(stage, Stage::Buffer | Stage::Ready) {
             c.queued.retain(|q| *q != place);
@@ -228,6 +227,8 @@ impl Target {
         let by = told.0;
         match (&scope, why) {
             (Scope::Nexus(SessionName(name)), _) => self.evict(&name.clone(), by),
+            // The next value of the reservations, which is known here, ended them.
+            (Scope::Aborted { .. }, _) => {}
             (Scope::Unit { target, lun }, Why::TaskSetCleared) => {
                 let hit = self.end_tasks(&Local::Scope(scope.clone()));
                 self.tell(*target, Some(*lun), Attention::CommandsCleared, |s| hit.contains(&s));

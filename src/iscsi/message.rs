@@ -5,6 +5,7 @@
 
 use super::lu::LuEvent;
 use super::session::Nexus;
+use crate::base::VolumeId;
 
 /// What one core's target tells another's.
 #[derive(Debug)]
@@ -48,6 +49,11 @@ pub enum Scope {
         /// The unit.
         lun: u16,
     },
+    /// Those that have been ended already and had a request of this volume under way.
+    Aborted {
+        /// The volume.
+        volume: VolumeId,
+    },
     /// Those of every session with a target.
     Target {
         /// Index of the target node.
@@ -64,6 +70,8 @@ pub struct SessionName(pub(super) Nexus);
 pub enum Why {
     /// Their session was made anew.
     Reinstated,
+    /// PREEMPT AND ABORT.
+    Preempted,
     /// CLEAR TASK SET.
     TaskSetCleared,
     /// LOGICAL UNIT RESET or TARGET WARM RESET.

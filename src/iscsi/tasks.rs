@@ -78,6 +78,10 @@ impl Asked {
 /// How data from the initiator arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Inflow {
+    /// Where the part of the data that is being collected begins; all other places are relative to it.
+    pub base: u32,
+    /// R2Ts sent for the parts before it.
+    pub r2ts_before: u32,
     /// Bytes that the task takes.
     pub need: u32,
     /// Bytes that have come, without a gap from the first.
@@ -96,6 +100,17 @@ pub(super) struct Inflow {
     pub data_sn: u32,
 }
 
+/// Data that went to the initiator before the end of its command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Outflow {
+    /// Bytes sent.
+    pub sent: u32,
+    /// Data-In PDUs sent.
+    pub pdus: u32,
+    /// Bytes that the command has in all.
+    pub total: u32,
+}
+
 /// One task under way.
 #[derive(Debug)]
 pub(super) struct Task {
@@ -108,6 +123,7 @@ pub(super) struct Task {
     pub buf: Option<Buf>,
     pub asked: Asked,
     pub inflow: Inflow,
+    pub outflow: Outflow,
     /// Why it fails, once its data has come.
     pub fault: Option<Sense>,
     /// Bytes that its CDB says come from the initiator.
@@ -163,6 +179,7 @@ impl Tasks {
             buf: None,
             asked,
             inflow: Inflow::default(),
+            outflow: Outflow::default(),
             fault: None,
             wants: 0,
             serial: 0,
@@ -206,6 +223,7 @@ impl Tasks {
         assert!(task.buf.is_none() && task.held.is_none(), "a place is given back empty");
         (task.work, task.asked, task.lun, task.serial) = (work, asked, lun, serial);
         (task.inflow, task.fault, task.wants, task.aborted) = (Inflow::default(), None, 0, false);
+        task.outflow = Outflow::default();
         task.stage = Stage::Ready;
         task.lap = task.lap.wrapping_add(1);
         task

@@ -28,9 +28,10 @@ url() { echo "iscsi://${3:+$3@}127.0.0.1:$1/$IQN:$2"; } # port target/lun user%s
 
 # --- libiscsi's test suite ---------------------------------------------------------------------------------------------
 # What may be skipped, and why: a fixed disk has no medium to take out, and is not write protected (that test has a run of its own on
-# one that is); where a logical block is a physical one there is nothing within it to be aligned to, and
-# a restriction that is not there cannot be tested. WSNZ is 1: no blocks are not all blocks to the end, which the test sees refused. To
-# overwrite a thin volume would not reach its old data; erasing blocks is what SANITIZE does there, and what is tested.
+# one that is); where a logical block is a physical one there is nothing within it to be aligned to, and a restriction that is not there
+# cannot be tested. WSNZ is 1: no blocks are not all blocks to the end, which the test sees refused (with 0, WriteSame10.UnmapUntilEnd
+# takes a block of FFh for one that may be unmapped). To overwrite a thin volume would not reach its old data, and there are no keys for a
+# cryptographic erase to change; erasing blocks is what SANITIZE does there, and what is tested.
 cat >"$WORK_DIR/skips" <<'LIST'
 NoMedia\..*             LUN is not removable
 PreventAllow\..*        Logical unit is not removable
@@ -39,13 +40,11 @@ ReadOnly\..*            Logical unit is not write-protected
 WriteAtomic16\.VPD       No (alignment|granularity) restrictions
 WriteSame1[06]\.ZeroBlocks does not support 0-blocks
 Sanitize\.(Overwrite|Readonly|Reservations|Reset) SANITIZE OVERWRITE is not implemented
+Sanitize\.(CryptoErase.*|Readonly|Reservations) SANITIZE CRYPTO_ERASE is not implemented
 .*                      LBPPB < 2
 LIST
 # What a test gets wrong by itself on a LUN with 4096-byte blocks, so that no target that keeps to the standards passes it.
 cat >"$WORK_DIR/unfit" <<'LIST'
-ProutReserve\.Access.*       it sends 512 bytes for a block, whatever the block size
-ExtendedCopy\.Simple         it writes 2048 blocks at once, whatever MAXIMUM TRANSFER LENGTH says
-GetLBAStatus\.UnmapSingle    it writes 257 blocks at once, whatever MAXIMUM TRANSFER LENGTH says
 WriteAtomic16\.Simple        it writes 256 blocks as one, whatever MAXIMUM ATOMIC TRANSFER LENGTH says
 LIST
 : >"$WORK_DIR/none"

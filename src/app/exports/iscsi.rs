@@ -1,5 +1,6 @@
 //! From the control plane's state to what the iSCSI target exports.
 
+use crate::cluster::DeviceSpec;
 use crate::cluster::State;
 use crate::cluster::iscsi as model;
 use crate::iscsi::lu::{Access, Device, Group, Unit};
@@ -20,7 +21,7 @@ pub fn snapshot(state: &State, table: &Table) -> Snapshot {
         portal_groups: iscsi.portal_groups().filter(|g| g.started).map(|g| portal_group(g)).collect(),
         initiator_groups: iscsi.initiator_groups().map(|g| initiator_group(g)).collect(),
         auth_groups: iscsi.auth_groups().map(|g| auth_group(g)).collect(),
-        targets: iscsi.targets().map(|t| target(t, table)).collect(),
+        targets: iscsi.targets().map(|t| target(state, t, table)).collect(),
     }
 }
 
@@ -75,9 +76,9 @@ fn auth_group(g: &model::AuthGroup) -> AuthGroup {
     AuthGroup { tag: g.tag, secrets: g.secrets.iter().map(secret).collect() }
 }
 
-fn target(t: &model::TargetNode, table: &Table) -> TargetNode {
+fn target(state: &State, t: &model::TargetNode, table: &Table) -> TargetNode {
     let device = Arc::new(device(t));
-    let units = t.luns.values().filter_map(|l| Some(unit(l.lun, table.get(l.volume)?, &device)));
+    let units = t.luns.values().filter_map(|l| Some(unit(state, l.lun, table.get(l.volume)?, &device)));
     let redirect =
         |(tag, r): (&u16, &model::Redirect)| Redirect { portal_group: *tag, addr: r.addr, permanent: r.permanent };
     TargetNode {
@@ -113,7 +114,7 @@ fn device(t: &model::TargetNode) -> Device {
     Device::new(t.name.as_str().to_owned(), tags.into_iter().map(group).collect())
 }
 
-fn unit(lun: u16, entry: &Entry, device: &Arc<Device>) -> Unit {
+fn unit(state: &State, lun: u16, entry: &Entry, device: &Arc<Device>) -> Unit {
     let info = &entry.info;
     Unit {
         lun,
@@ -125,7 +126,10 @@ fn unit(lun: u16, entry: &Entry, device: &Arc<Device>) -> Unit {
         physical_block: match entry.home {
             // The unit of mapping and checksum, whatever the logical blocks are.
             Home::Log { .. } => crate::base::BLOCK as u32,
-            Home::Raw(_) => info.block_size,
+            Home::Raw(_) => match state.device(info.id).map(|d| &d.spec) {
+                Some(DeviceSpec::Malloc { physical_block: Some(bytes), .. }) => *bytes,
+                _ => info.block_size,
+            },
         },
         threshold_percent: 0,
         device: device.clone(),

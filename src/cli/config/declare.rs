@@ -50,7 +50,7 @@ fn bdev(s: Section<'_>) -> Result<DeclaredBdev, ConfigError> {
     let made_of = match s.required("type", kind)? {
         Kind::Malloc => {
             let (block_size, blocks) = blocks(&s)?;
-            MadeOf::Medium(DeviceSpec::Malloc { block_size, blocks })
+            MadeOf::Medium(DeviceSpec::Malloc { block_size, blocks, physical_block: None })
         }
         Kind::Null => {
             let (block_size, blocks) = blocks(&s)?;

@@ -4,7 +4,7 @@ use super::{Control, EventKind, Problem};
 use crate::base::VolumeId;
 use crate::cluster::command::Command;
 use crate::cluster::error::Error;
-use crate::cluster::model::{DelayTimes, Device, DeviceSpec, range};
+use crate::cluster::model::{DelayTimes, Device, DeviceSpec, PHYSICAL_BLOCK_MAX, range};
 use crate::cluster::names::BdevName;
 use crate::cluster::node::{FaultOrder, Node};
 use std::sync::Arc;
@@ -183,7 +183,13 @@ impl<N: Node> Control<N> {
 
 fn check_spec(spec: &DeviceSpec) -> Result<(), Error> {
     match spec {
-        DeviceSpec::Malloc { block_size, blocks } | DeviceSpec::Null { block_size, blocks } => {
+        DeviceSpec::Malloc { block_size, physical_block: Some(physical), .. }
+            if !physical.is_power_of_two() || !(*block_size..=PHYSICAL_BLOCK_MAX).contains(physical) =>
+        {
+            let why = "must be a power of two from the block size to 65536";
+            Err(Error::Conflict { field: "physical_block_size", why })
+        }
+        DeviceSpec::Malloc { block_size, blocks, .. } | DeviceSpec::Null { block_size, blocks } => {
             check_block_size(*block_size)?;
             range("num_blocks", *blocks, 1, BYTES_MAX / u64::from(*block_size))
         }

@@ -128,7 +128,7 @@ fn a_failed_open_or_commit_leaves_nothing() {
 #[test]
 fn names_and_uses_do_not_collide() {
     let c = furnished().control;
-    let malloc = DeviceSpec::Malloc { block_size: 512, blocks: 64 };
+    let malloc = DeviceSpec::Malloc { block_size: 512, blocks: 64, physical_block: None };
     assert_eq!(now(c.create_device(bdev("U0"), None, malloc.clone())), Err(Error::BdevExists("U0".into())));
     let taken = c.bdev("lvs/vol").unwrap().uuid();
     assert!(matches!(now(c.create_device(bdev("M"), Some(taken), malloc.clone())), Err(Error::BdevExists(_))));
@@ -257,7 +257,7 @@ fn a_declared_store_is_not_made_over_one_that_can_not_be_opened() {
     let other = Machine::boot(MemFile::new(fuse.clone()), fuse, machine.world.clone());
     let c = &other.control;
     for n in 0..2 {
-        let malloc = DeviceSpec::Malloc { block_size: 512, blocks: 8 };
+        let malloc = DeviceSpec::Malloc { block_size: 512, blocks: 8, physical_block: None };
         now(c.create_device(bdev(&format!("M{n}")), None, malloc)).unwrap();
     }
     now(c.create_device(bdev("disk"), None, file("/disk"))).unwrap();
@@ -288,7 +288,7 @@ fn a_store_from_another_node_is_taken_over_unless_its_ids_are_in_use() {
     let other = Machine::boot(MemFile::new(fuse.clone()), fuse, machine.world.clone());
     let c = &other.control;
     for n in 0..2 {
-        let malloc = DeviceSpec::Malloc { block_size: 512, blocks: 8 };
+        let malloc = DeviceSpec::Malloc { block_size: 512, blocks: 8, physical_block: None };
         now(c.create_device(bdev(&format!("M{n}")), None, malloc)).unwrap();
     }
     now(c.create_device(bdev("disk"), None, file("/disk"))).expect("the device itself is fine");

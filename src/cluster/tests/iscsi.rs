@@ -209,7 +209,7 @@ fn a_bdev_in_use_is_no_unit_and_a_unit_is_in_use() {
     assert!(matches!(claimed, Error::BdevInUse { user: "a store", .. }), "{claimed}");
     let missing = now(c.add_lun(&disk1(), &unit("no", None))).expect_err("there is none");
     assert_eq!(missing, Error::NoBdev("no".into()));
-    let malloc = DeviceSpec::Malloc { block_size: 512, blocks: 2048 };
+    let malloc = DeviceSpec::Malloc { block_size: 512, blocks: 2048, physical_block: None };
     now(c.create_device(bdev("M0"), None, malloc)).expect("made");
     assert_eq!(now(c.add_lun(&disk1(), &unit("M0", None))), Ok(0), "the first free LUN");
     assert_eq!(now(c.add_lun(&disk1(), &unit("M0", Some(9)))), Ok(9), "a bdev may be several units");

@@ -41,7 +41,11 @@ fn random(rng: &mut Rng, state: &State) -> Command {
         0..4 => {
             let spec = match rng.below(3) {
                 0 => DeviceSpec::Fault { base: id },
-                _ => DeviceSpec::Malloc { block_size: 4096, blocks: 1 + rng.below(100) },
+                _ => DeviceSpec::Malloc {
+                    block_size: 4096,
+                    blocks: 1 + rng.below(100),
+                    physical_block: rng.chance(50).then_some(4096),
+                },
             };
             let device = Device { id: state.next_id(), name: bdev(&format!("B{}", rng.below(6))), uuid: fresh, spec };
             Command::AddDevice(device)

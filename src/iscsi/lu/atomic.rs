@@ -3,6 +3,7 @@
 
 use super::begin::{Begun, check, in_range, range, writable};
 use super::finish::{SHORT_DATA, failed_at};
+use super::long::{more, offered_blocks};
 use super::program::{Program, Run, access, io};
 use super::{Begin, Cx, End, Event, Io, Step, Unit};
 use crate::base::Status;
@@ -69,13 +70,17 @@ pub(super) fn or_write(cx: &Cx<'_>, flags: u8, (lba, blocks): (u64, u32)) -> Beg
         return Ok(Begin::End(End::GOOD));
     }
     let fua = flags & 0x08 != 0;
-    Ok(Begin::Program(Program::new(OrWrite { lba, fua, data: None, at: 0 }), bytes))
+    let left = offered_blocks(cx, blocks);
+    Ok(Begin::Program(Program::new(OrWrite { lba, left, fua, data: None, at: 0 }), bytes))
 }
 
 /// Piece by piece: read, then compare-write with what the OR makes of it, until nobody wrote in between.
 #[derive(Debug)]
 pub(super) struct OrWrite {
+    /// Where the data that is here begins.
     lba: u64,
+    /// Blocks from there on: an initiator that announced less than the CDB asks for gets the whole blocks of it done.
+    left: u32,
     fua: bool,
     data: Option<Buf>,
     /// Bytes of it that are done.
@@ -94,28 +99,38 @@ impl OrWrite {
         let (bytes, size) = (self.piece(cx), cx.unit.info.block_size as usize);
         if bytes == 0 {
             cx.pool.put_all(self.data.take());
-            return Step::End(End::GOOD);
+            let did = (self.at / size) as u32;
+            (self.lba, self.left, self.at) = (self.lba + u64::from(did), self.left - did, 0);
+            return if did == 0 { Step::End(End::GOOD) } else { more(cx, self.left) };
         }
         access(cx, Kind::Read, self.lba + (self.at / size) as u64, (bytes / size) as u32)
     }
 }
 
-impl Run for OrWrite {
-    fn start(&mut self, data: Option<Buf>, cx: &mut Cx<'_>) -> Step {
-        // An initiator that announced less than the CDB asks for gets the whole blocks of it done.
+impl OrWrite {
+    /// Data is there.
+    fn take(&mut self, data: Option<Buf>, cx: &mut Cx<'_>) -> Step {
         let size = cx.unit.info.block_size as usize;
         self.data = data.map(|mut b| {
-            b.set_len(b.len() / size * size);
+            b.set_len((b.len() / size).min(self.left as usize) * size);
             b
         });
         self.read(cx)
     }
+}
+
+impl Run for OrWrite {
+    fn start(&mut self, data: Option<Buf>, cx: &mut Cx<'_>) -> Step {
+        self.take(data, cx)
+    }
 
     fn resume(&mut self, event: Event, cx: &mut Cx<'_>) -> Step {
         let (bytes, size) = (self.piece(cx), cx.unit.info.block_size as usize);
-        if let Event::Again = event {
-            return self.read(cx);
-        }
+        let event = match event {
+            Event::Again => return self.read(cx),
+            Event::Data(data) => return self.take(Some(data), cx),
+            event => event,
+        };
         let (status, detail, buf) = io(event);
         match (status, buf) {
             (Status::Ok, Some(old)) => {

@@ -2,6 +2,7 @@
 //! the order that SAM-5 and SPC-4 give to conditions, and handed to its function.
 
 use super::commands::{Command, Found, Needs, find};
+use super::long::{TRANSFER_BYTES_MAX, long};
 use super::state::Obstacle;
 use super::{Access as PortAccess, Begin, Cx, End, Io, Unit};
 use super::{atomic, copy, inquiry, lba_status, mode, opcodes, ports, report, reserve, same, sanitize, unmap, verify};
@@ -31,11 +32,6 @@ impl From<Sense> for Stop {
 /// What a command's function returns.
 pub(super) type Begun = Result<Begin, Stop>;
 
-/// Blocks of one command that transfers data, at most (MAXIMUM TRANSFER LENGTH).
-pub(super) fn max_transfer(unit: &Unit) -> u32 {
-    IO_BYTES_MAX as u32 / unit.info.block_size
-}
-
 /// Decides what becomes of a command.
 #[inline]
 pub fn begin(cx: &mut Cx<'_>, cdb: &Cdb) -> Begin {
@@ -46,13 +42,24 @@ pub fn begin(cx: &mut Cx<'_>, cdb: &Cdb) -> Begin {
         && cx.unit.device.access(cx.nexus.group).serves()
         && rw.control == 0
     {
-        return match transfer(cx, rw) {
-            Ok(io) if io.blocks > 0 => Begin::Io(io),
-            Ok(_) => Begin::End(End::GOOD),
+        return match transfer(cx, rw).and_then(|io| sized(cx, io)) {
+            Ok(begin) => begin,
             Err(stop) => stopped(cx, stop),
         };
     }
     slow(cx, cdb)
+}
+
+/// A transfer as one request, or in pieces.
+#[inline]
+pub(super) fn sized(cx: &Cx<'_>, io: Io) -> Begun {
+    if io.bytes > IO_BYTES_MAX as u32 {
+        long(cx, io.kind, io.lba, io.blocks, io.fua)
+    } else if io.blocks > 0 {
+        Ok(Begin::Io(io))
+    } else {
+        Ok(Begin::End(End::GOOD))
+    }
 }
 
 #[cold]
@@ -87,7 +94,7 @@ pub(super) fn range(cx: &Cx<'_>, flags: u8, lba: u64, blocks: u32) -> Result<u32
     }
     in_range(cx.unit, lba, u64::from(blocks))?;
     let bytes = u64::from(blocks) * u64::from(cx.unit.info.block_size);
-    if bytes > IO_BYTES_MAX as u64 {
+    if bytes > u64::from(TRANSFER_BYTES_MAX) {
         return Err(Sense::illegal(asc::INVALID_FIELD_IN_CDB).into());
     }
     Ok(bytes as u32)
@@ -242,10 +249,7 @@ fn dispatch(cx: &mut Cx<'_>, cdb: &Cdb) -> Begun {
         op::SANITIZE => sanitize::sanitize(cx, cdb),
         op::READ_DEFECT_10 | op::READ_DEFECT_12 => report::read_defects(cx, cdb),
         _ => match rw(cdb) {
-            Some(rw) => match transfer(cx, rw)? {
-                io if io.blocks > 0 => Ok(Begin::Io(io)),
-                _ => Ok(Begin::End(End::GOOD)),
-            },
+            Some(rw) => transfer(cx, rw).and_then(|io| sized(cx, io)),
             None => Err(Sense::illegal(asc::INVALID_OPCODE).into()),
         },
     }

@@ -76,7 +76,6 @@ pub(super) const COMMANDS: &[Command] = &[
     one(op::UNMAP, b"\x42\x01\0\0\0\0\0\xff\xff\0", Write, Medium, LONG),
     many(sa::OVERWRITE, b"\x48\xbf\0\0\0\0\0\xff\xff\0", Write, Medium, DAYS),
     many(sa::BLOCK_ERASE, b"\x48\xbf\0\0\0\0\0\xff\xff\0", Write, Medium, DAYS),
-    many(sa::CRYPTO_ERASE, b"\x48\xbf\0\0\0\0\0\xff\xff\0", Write, Medium, DAYS),
     many(sa::EXIT_FAILURE, b"\x48\xbf\0\0\0\0\0\xff\xff\0", Write, Medium, SHORT),
     one(op::LOG_SENSE, b"\x4d\x01\xff\xff\0\0\0\xff\xff\0", Inspect, Unit, SHORT),
     one(op::MODE_SELECT_10, b"\x55\x11\0\0\0\0\0\xff\xff\0", Write, Unit, SHORT),

@@ -1,7 +1,8 @@
 //! INQUIRY: what the unit says it is (SPC-4, 6.6).
 
 use super::atomic::atomic_max;
-use super::begin::{Begun, max_transfer, reply};
+use super::begin::{Begun, reply};
+use super::long::max_transfer;
 use super::same::WRITE_SAME_BLOCKS_MAX;
 use super::{Cx, Unit};
 use crate::mem::Pool;
@@ -108,7 +109,7 @@ pub(super) fn limits(unit: &Unit) -> BlockLimits {
         max_unmap_descriptors: UNMAP_DESCRIPTORS_MAX,
         unmap_granularity: 4096u32.div_ceil(unit.info.block_size),
         max_write_same: u64::from(WRITE_SAME_BLOCKS_MAX),
-        max_atomic: atomic_max(unit).min(max_transfer(unit)),
+        max_atomic: atomic_max(unit),
         atomic_alignment: atomic_max(unit),
         atomic_granularity: 0,
     }

@@ -18,6 +18,7 @@ mod copy;
 mod finish;
 mod inquiry;
 mod lba_status;
+mod long;
 mod mode;
 mod opcodes;
 mod ports;
@@ -88,8 +89,9 @@ pub struct Io {
 pub enum Begin {
     /// A plain block request.
     Io(Io),
-    /// A program that takes this many bytes from the initiator before it starts: [`Program::start`]. It may be given
-    /// fewer, when the initiator announced fewer.
+    /// A program that takes this many bytes from the initiator: [`Program::start`]. It may be given fewer, when the
+    /// initiator announced fewer; of more than one request takes it is given the first so many, and asks for the others
+    /// ([`Step::Take`]).
     Program(Program, u32),
     /// It has ended.
     End(End),

@@ -5,6 +5,7 @@ use super::atomic::{CompareWrite, OrWrite};
 use super::begin::check;
 use super::copy::Copy;
 use super::lba_status::LbaStatus;
+use super::long::Long;
 use super::mode::{Select, StartStop};
 use super::reserve::{Change, Legacy};
 use super::same::WriteSame;
@@ -36,7 +37,17 @@ pub enum Step {
         /// Exactly the blocks' bytes for Write and Compare, twice that for `CompareWrite`; consumed.
         payload: Option<Buf>,
     },
-    /// A change of the volume's reservations, for the control plane; [`Event::Reserved`] once every core has it.
+    /// A part of the command's data, which goes to the initiator at once; [`Event::Sent`] when there is room for more.
+    Send {
+        /// As many bytes, behind those that were sent before.
+        data: Buf,
+        /// Bytes that the command has for the initiator in all, for the residual count.
+        total: u32,
+    },
+    /// The next so many bytes of the command's data are asked for, at most one request's; [`Event::Data`].
+    Take(u32),
+    /// A change of the volume's reservations, for the control plane; [`Event::Reserved`] once every core has it, or
+    /// [`Event::Done`] once the tasks that it aborted are over, too.
     Reserve(Op),
     /// A change that every core must see; [`Event::Done`] once all have it.
     Lu(LuEvent),
@@ -64,12 +75,30 @@ pub enum Event {
         /// A Read's data.
         buf: Option<Buf>,
     },
+    /// A part of the data is on its way.
+    Sent {
+        /// Bytes that the initiator still takes.
+        room: u32,
+    },
+    /// The data that was asked for.
+    Data(Buf),
     /// A change of reservations was applied and is known to all cores, or was refused.
     Reserved(Result<(), Refused>),
     /// A change is known to all cores; the program was detached.
     Done,
     /// Time to try again.
     Again,
+}
+
+impl Event {
+    /// The buffer that it brings.
+    pub fn into_buf(self) -> Option<Buf> {
+        match self {
+            Event::Io { buf, .. } => buf,
+            Event::Data(buf) => Some(buf),
+            Event::Sent { .. } | Event::Reserved(_) | Event::Done | Event::Again => None,
+        }
+    }
 }
 
 /// What every kind of program does.
@@ -122,8 +151,7 @@ macro_rules! programs {
             /// Goes on after what the last step asked for.
             pub fn resume(&mut self, event: Event, cx: &mut Cx<'_>) -> Step {
                 if cx.unit.volume() != self.volume {
-                    let brought = if let Event::Io { buf, .. } = event { buf } else { None };
-                    return self.strand(brought, cx);
+                    return self.strand(event.into_buf(), cx);
                 }
                 match &mut self.steps {
                     $(Steps::$kind(program) => program.resume(event, cx),)*
@@ -149,6 +177,7 @@ programs!(
     Copy,
     LbaStatus,
     Legacy,
+    Long,
     OrWrite,
     Same,
     Sanitize,

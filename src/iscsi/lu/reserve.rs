@@ -206,7 +206,12 @@ impl Run for Change {
 
 /// The end of a change of reservations.
 fn reserved(event: &Event, cx: &Cx<'_>) -> End {
-    let Event::Reserved(result) = event else { panic!("only a change of reservations was asked for") };
+    let result = match event {
+        Event::Reserved(result) => result,
+        // Done, and what it aborted is over.
+        Event::Done => &Ok(()),
+        other => panic!("only a change of reservations was asked for, not {other:?}"),
+    };
     let Err(refused) = result else { return End::GOOD };
     match refused {
         Refused::Conflict => End::CONFLICT,

@@ -1,10 +1,12 @@
 //! VERIFY and WRITE AND VERIFY (SBC-3, 5.30 on and 5.37 on). Every read of the medium is checked, so that verifying
 //! without data is reading; with data it is comparing.
 
-use super::begin::{Begun, check, in_range, max_transfer, range, writable};
+use super::begin::{Begun, check, in_range, range, sized, writable};
 use super::finish::{SHORT_DATA, failed_at, miscompare};
+use super::long::{more, offered_blocks, piece_blocks};
 use super::program::{Program, Run, access, io};
 use super::{Begin, Cx, End, Event, Io, Step};
+use crate::base::Status;
 use crate::mem::{Buf, Pool};
 use crate::volume::Kind;
 use crate::wire::scsi::Sense;
@@ -33,10 +35,7 @@ pub(super) fn verify(cx: &Cx<'_>, flags: u8, (lba, blocks): (u64, u32)) -> Begun
         }
         1 => {
             let bytes = range(cx, flags, lba, blocks)?;
-            if bytes == 0 {
-                return Ok(Begin::End(End::GOOD));
-            }
-            Ok(Begin::Io(Io { kind: Kind::Compare, lba, blocks, fua: false, bytes }))
+            sized(cx, Io { kind: Kind::Compare, lba, blocks, fua: false, bytes })
         }
         _ => {
             in_range(cx.unit, lba, u64::from(blocks))?;
@@ -60,7 +59,7 @@ impl Check {
         if self.left == 0 {
             return Step::End(End::GOOD);
         }
-        let blocks = self.left.min(max_transfer(cx.unit));
+        let blocks = self.left.min(piece_blocks(cx.unit));
         let step = access(cx, Kind::Read, self.lba, blocks);
         self.lba += u64::from(blocks);
         self.left -= blocks;
@@ -100,7 +99,7 @@ impl Same {
             cx.pool.put_all(self.block.take());
             return Step::End(End::GOOD);
         }
-        let blocks = self.left.min(max_transfer(cx.unit));
+        let blocks = self.left.min(piece_blocks(cx.unit));
         access(cx, Kind::Read, self.lba, blocks)
     }
 }
@@ -152,22 +151,46 @@ pub(super) fn write_and_verify(cx: &Cx<'_>, flags: u8, (lba, blocks): (u64, u32)
     if bytes == 0 {
         return Ok(Begin::End(End::GOOD));
     }
-    let program = WriteVerify { lba, compare, copy: None, data: None, blocks: 0, written: false };
+    let left = offered_blocks(cx, blocks);
+    let program = WriteVerify { lba, left, compare, copy: None, data: None, blocks: 0, done: 0, written: false };
     Ok(Begin::Program(Program::new(program), bytes))
 }
 
-/// Writes, flushes through to the medium (FUA), and reads back; with BYTCHK the data is kept to compare with.
+/// Piece by piece: writes, flushes through to the medium (FUA), and reads back; with BYTCHK the data is kept to compare
+/// with.
 #[derive(Debug)]
 pub(super) struct WriteVerify {
     lba: u64,
+    /// Blocks from the one at `lba` on: an initiator that announced less than the CDB asks for gets the whole blocks of it
+    /// written.
+    left: u32,
     compare: bool,
     data: Option<Buf>,
     copy: Option<Buf>,
+    /// Blocks of the piece under way.
     blocks: u32,
+    /// Bytes of the pieces before it.
+    done: u64,
     written: bool,
 }
 
 impl WriteVerify {
+    /// A piece of the data is there.
+    fn take(&mut self, data: Option<Buf>, cx: &mut Cx<'_>) -> Step {
+        let size = cx.unit.info.block_size;
+        self.blocks = data.as_ref().map_or(0, |b| b.len() as u32 / size).min(self.left);
+        if self.blocks == 0 {
+            cx.pool.put_all(data);
+            return Step::End(End::GOOD);
+        }
+        self.data = data.map(|mut b| {
+            b.set_len((self.blocks * size) as usize);
+            b
+        });
+        self.written = false;
+        self.write(cx)
+    }
+
     fn write(&mut self, cx: &mut Cx<'_>) -> Step {
         let Some(data) = self.data.take() else { return Step::End(End::GOOD) };
         if self.compare {
@@ -185,24 +208,15 @@ impl WriteVerify {
 
 impl Run for WriteVerify {
     fn start(&mut self, data: Option<Buf>, cx: &mut Cx<'_>) -> Step {
-        let size = cx.unit.info.block_size;
-        // An initiator that announced less than the CDB asks for gets the whole blocks of it written.
-        self.blocks = data.as_ref().map_or(0, |b| b.len() as u32 / size);
-        if self.blocks == 0 {
-            cx.pool.put_all(data);
-            return Step::End(End::GOOD);
-        }
-        self.data = data.map(|mut b| {
-            b.set_len((self.blocks * size) as usize);
-            b
-        });
-        self.write(cx)
+        self.take(data, cx)
     }
 
     fn resume(&mut self, event: Event, cx: &mut Cx<'_>) -> Step {
-        if let Event::Again = event {
-            return self.write(cx);
-        }
+        let event = match event {
+            Event::Again => return self.write(cx),
+            Event::Data(data) => return self.take(Some(data), cx),
+            event => event,
+        };
         let (status, detail, buf) = io(event);
         let kind = match (self.written, self.compare) {
             (false, _) => Kind::Write,
@@ -211,11 +225,18 @@ impl Run for WriteVerify {
         };
         if !status.is_ok() {
             cx.pool.put_all(self.copy.take());
+            if status == Status::CompareMismatch {
+                cx.pool.put_all(buf);
+                return Step::End(check(cx, miscompare(self.done + u64::from(detail.differs_at()))));
+            }
             return Step::End(failed_at(cx, kind, status, detail, buf));
         }
         cx.pool.put_all(buf);
         if self.written {
-            return Step::End(End::GOOD);
+            self.lba += u64::from(self.blocks);
+            self.left -= self.blocks;
+            self.done += u64::from(self.blocks) * u64::from(cx.unit.info.block_size);
+            return more(cx, self.left);
         }
         self.written = true;
         let (volume, kind) = (cx.unit.volume(), if self.compare { Kind::Compare } else { Kind::Read });

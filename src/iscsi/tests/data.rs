@@ -2,6 +2,7 @@
 
 use super::rig::{Link, Rig, Setup, cdb10, pattern};
 use super::volumes::Mood;
+use crate::base::Status;
 use crate::base::rng::Rng;
 use crate::net::LoopbackConfig;
 use crate::wire::iscsi::pdu::{DataOut, FINAL, Head, R2t, Reject, ScsiCommand, Tail, WRITE};
@@ -61,6 +62,46 @@ fn writes_arrive_whole_however_they_are_cut() {
             }
             rig.finish();
         }
+    }
+}
+
+#[test]
+fn transfers_of_more_than_a_buffer_come_and_go_in_parts() {
+    let all = [
+        "InitialR2T=Yes\0ImmediateData=No\0",
+        "InitialR2T=No\0ImmediateData=Yes\0DataDigest=CRC32C\0HeaderDigest=CRC32C\0",
+        "InitialR2T=No\0ImmediateData=Yes\0FirstBurstLength=4096\0MaxBurstLength=49152\0MaxOutstandingR2T=3\0",
+    ];
+    for (at, keys) in all.into_iter().enumerate() {
+        let seed = at as u64 + 1;
+        let loopback = LoopbackConfig { seed, segment: (100, 1 << 18), ..LoopbackConfig::default() };
+        let mut rig = Rig::new(Setup { loopback, seed, ..Setup::default() });
+        let mut link = rig.login(0, keys);
+        rig.mood(Mood { slow: 30, later: 30, ..Mood::default() });
+        let blocks = 5000u16;
+        let data = pattern(usize::from(blocks) * 512, 3);
+        let now = if keys.contains("ImmediateData=Yes") { 4096 } else { 0 };
+        let itt = rig.submit(&mut link, WRITE | FINAL, &cdb10(0x2a, 7, blocks), data.len() as u32, &data[..now]);
+        let wrote = rig.complete(&mut link, itt, &data);
+        assert_eq!((wrote.status, wrote.residual), (0, (0, 0)), "{keys}");
+        assert!(rig.disk.borrow().bytes[7 * 512..][..data.len()] == data[..]);
+        // Less room than the CDB asks for, more, and as much.
+        let len = data.len() as u32;
+        for (room, residual) in
+            [(len, (0, 0)), (len + 10, (2, 10)), (len - 1000, (4, 1000)), (1 << 20, (4, len - (1 << 20)))]
+        {
+            let read = rig.command(&mut link, &cdb10(0x28, 7, blocks), room, &[]);
+            assert_eq!((read.status, read.residual), (0, residual), "{keys} {room}");
+            assert!(read.data == data[..(len.min(room)) as usize], "{keys} {room}");
+        }
+        // Less data than the CDB asks for.
+        let less = rig.command(&mut link, &cdb10(0x2a, 0, blocks), 0, &data[..3 << 19]);
+        assert_eq!((less.status, less.residual), (0, (4, len - (3 << 19))));
+        rig.mood(Mood { fail: Some(Status::MediaError), ..Mood::default() });
+        let bad = rig.command(&mut link, &cdb10(0x28, 7, blocks), len, &[]);
+        assert_eq!((bad.status, bad.residual), (2, (2, len)));
+        serves(&mut rig, &mut link);
+        rig.finish();
     }
 }
 

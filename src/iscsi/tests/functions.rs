@@ -1,8 +1,8 @@
 //! Task management at each stage of a command: what is answered, what still happens, and what the others are told.
 
 use super::rig::{Ended, INDEX, Link, Rig, Setup, cdb10, pattern};
-use super::volumes::Mood;
-use crate::volume::reserve::Op;
+use super::volumes::{Mood, VOLUME};
+use crate::volume::reserve::{Notice, Op, Told};
 use crate::wire::iscsi::pdu::{FINAL, R2t, READ, TaskRequest, TaskResponse, WRITE};
 use crate::wire::iscsi::{Lun, NO_TAG, Opcode, TaskAnswer, TaskFunction};
 
@@ -261,4 +261,43 @@ fn a_flood_of_functions_is_rejected_at_its_limit() {
         assert_eq!(answer(&mut rig, &link), 0);
     }
     rig.finish();
+}
+
+#[test]
+fn preempt_and_abort_is_answered_when_the_aborted_writes_are_over() {
+    for cores in [1u16, 2] {
+        let mut rig = Rig::new(Setup { cores, ..Setup::default() });
+        let far = usize::from(cores) - 1;
+        let (mut one, mut two) = (rig.login(0, ""), rig.login(far, ""));
+        let out = |action: u8| {
+            let mut cdb = [0; 16];
+            (cdb[0], cdb[1], cdb[8]) = (0x5f, action, 24);
+            cdb
+        };
+        let keys = |own: u8, other: u8| {
+            let mut list = [0; 24];
+            (list[7], list[15]) = (own, other);
+            list
+        };
+        assert_eq!(rig.command(&mut two, &out(6), 0, &keys(0, 2)).status, 0);
+        let victim = rig.cores[far].orders.last().expect("it registered").who.clone();
+        rig.mood(Mood { stuck: true, ..Mood::default() });
+        rig.submit(&mut two, FINAL | WRITE, &cdb10(0x2a, 0, 1), 512, &[7; 512]);
+        rig.turns(5);
+        rig.control_silent = true;
+        let itt = rig.submit(&mut one, FINAL | WRITE, &out(5), 24, &keys(1, 2));
+        rig.turns(5);
+        let op = rig.cores[0].orders.last().map(|o| o.op.clone());
+        assert_eq!(op, Some(Op::Preempt { key: 1, victim: 2, kind: None, abort: true }));
+        // Every core has the next value.
+        let told = [Told { nexus: victim, notice: Some(Notice::RegistrationsPreempted), abort: true }];
+        rig.cores.iter_mut().for_each(|core| core.target.told(VOLUME, &told));
+        rig.control_silent = false;
+        assert!(rig.recv_within(one.conn, one.digests, 30).is_none(), "a write is still under way");
+        rig.mood(Mood::default());
+        assert_eq!(rig.complete(&mut one, itt, &[]).status, 0);
+        assert_eq!(rig.disk.borrow().log.len(), 1, "the write was over before the answer");
+        assert!(rig.recv_within(two.conn, two.digests, 10).is_none(), "nobody is told of an aborted write's end");
+        rig.finish();
+    }
 }

@@ -73,10 +73,13 @@ fn device_config(state: &State, device: &Device) -> Value {
     let (name, uuid) = (device.name.as_str(), device.uuid);
     let below = |id| state.device(id).map(|d| d.name.to_string());
     match &device.spec {
-        DeviceSpec::Malloc { block_size, blocks } => call(
-            "bdev_malloc_create",
-            json!({"name": name, "num_blocks": blocks, "block_size": block_size, "uuid": uuid}),
-        ),
+        DeviceSpec::Malloc { block_size, blocks, physical_block } => {
+            let mut params = json!({"name": name, "num_blocks": blocks, "block_size": block_size, "uuid": uuid});
+            if let Some(physical) = physical_block {
+                params["physical_block_size"] = (*physical).into();
+            }
+            call("bdev_malloc_create", params)
+        }
         DeviceSpec::Null { block_size, blocks } => call(
             "bdev_null_create",
             json!({"name": name, "num_blocks": blocks, "block_size": block_size, "uuid": uuid}),

@@ -68,7 +68,7 @@ params! {
         num_blocks: u64,
         /// Its UUID; random unless given.
         uuid: Option<Uuid>,
-        /// Ignored, as there is no physical block.
+        /// Bytes of a physical block, as hosts are told; the block size unless given.
         physical_block_size: Option<u32>,
         /// Ignored.
         optimal_io_boundary: Option<u32>,
@@ -258,7 +258,10 @@ fn plain(md_size: Option<u32>, dif_type: Option<u32>) -> Result<(), RpcError> {
 async fn malloc_create<N: Node>(context: Rc<Context<N>>, p: Malloc) -> Answer {
     plain(p.md_size, p.dif_type)?;
     let called = p.name.unwrap_or_else(|| context.control.state().free_name("Malloc"));
-    let spec = DeviceSpec::Malloc { block_size: p.block_size, blocks: p.num_blocks };
+    let (block_size, blocks) = (p.block_size, p.num_blocks);
+    // 0 is the client's default.
+    let physical_block = p.physical_block_size.filter(|b| *b != 0);
+    let spec = DeviceSpec::Malloc { block_size, blocks, physical_block };
     create(&context, called, p.uuid, spec).await.map(name)
 }
 

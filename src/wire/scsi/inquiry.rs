@@ -141,8 +141,8 @@ impl BlockLimits {
 pub fn put_characteristics(out: &mut Out<'_>) {
     begin_page(out, vpd::CHARACTERISTICS);
     out.u16(1);
-    // WABEREQ and WACEREQ 01b: after a SANITIZE blocks can be read; no form factor.
-    out.put(&[0, 0x50]);
+    // WABEREQ 01b: after an erase blocks can be read (there is no cryptographic one); no form factor.
+    out.put(&[0, 0x40]);
     // FUAB and VBULS: VERIFY reaches unmapped blocks.
     out.u8(0x03);
     out.zeroes(64 - 9);
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(words, [4, 5, 6, 7, 8, 9, 0x8000_0000]);
         assert_eq!((be64(&page, 36), be32(&page, 44), be32(&page, 48), be32(&page, 52)), (10, 11, 13, 12));
         let page = emitted(put_characteristics);
-        assert_eq!((be16(&page, 2), be16(&page, 4), page[7], page.len()), (60, 1, 0x50, 64));
+        assert_eq!((be16(&page, 2), be16(&page, 4), page[7], page.len()), (60, 1, 0x40, 64));
         let page = emitted(|o| put_third_party(o, &[(0x83, &[0]), (0x84, &[0, 3, 4])]));
         assert_eq!(page, [0, 0x8f, 0, 16, 0, 1, 0, 12, 8, 0x83, 1, 0, 0x84, 3, 0, 3, 4, 0, 0, 0]);
         assert_eq!(emitted(|o| put_provisioning(o, true, 3)), [0, 0xb2, 0, 4, 3, 0xe4, 2, 0]);

@@ -153,8 +153,6 @@ pub mod sa {
     pub const OVERWRITE: u8 = 0x01;
     /// SANITIZE: BLOCK ERASE.
     pub const BLOCK_ERASE: u8 = 0x02;
-    /// SANITIZE: CRYPTOGRAPHIC ERASE.
-    pub const CRYPTO_ERASE: u8 = 0x03;
     /// SANITIZE: EXIT FAILURE MODE.
     pub const EXIT_FAILURE: u8 = 0x1f;
 }

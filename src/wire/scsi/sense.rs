@@ -68,6 +68,7 @@ pub mod asc {
     /// Logical block address out of range.
     pub const LBA_OUT_OF_RANGE: Asc = 0x2100;
     /// Invalid field in CDB.
+    pub const INVALID_FIELD_IN_IU: Asc = 0x0e03;
     pub const INVALID_FIELD_IN_CDB: Asc = 0x2400;
     /// Logical unit not supported.
     pub const LUN_NOT_SUPPORTED: Asc = 0x2500;

@@ -1,6 +1,7 @@
 //! INQUIRY, TEST UNIT READY, READ CAPACITY, REPORT LUNS, REQUEST SENSE, READ and WRITE.
 
 use super::rig::{BLOCKS, Rig, unit};
+use crate::base::Status;
 use crate::iscsi::lu::{Attention, Begin, Io, absent};
 use crate::volume::Kind;
 use crate::wire::scsi::{Key, asc, be16, be32, be64};
@@ -25,10 +26,63 @@ fn reads_and_writes_move_blocks() {
             rig.fails(&cdb, &[], Key::IllegalRequest, asc::INVALID_FIELD_IN_CDB);
         }
         // One block more than the largest transfer.
-        let most = (1 << 20) / size;
-        rig.good(&format!("88 00 0000000000000000 {most:08x} 00 00"), &[]);
+        rig.units[0].info.blocks = 1 << 20;
+        let most = (8 << 20) / size;
+        rig.fail = Some(Status::MediaError);
+        rig.fails(&format!("88 00 0000000000000000 {most:08x} 00 00"), &[], Key::MediumError, asc::UNRECOVERED_READ);
         let cdb = format!("88 00 0000000000000000 {:08x} 00 00", most + 1);
         rig.fails(&cdb, &[], Key::IllegalRequest, asc::INVALID_FIELD_IN_CDB);
+    }
+}
+
+#[test]
+fn a_long_transfer_is_done_in_pieces() {
+    for size in [512usize, 4096] {
+        let mut rig = Rig::new(size as u32);
+        let (most, piece) = (BLOCKS as usize, (1 << 20) / size);
+        let blocks = most.min(2 * piece + 3);
+        let data: Vec<u8> = (0..blocks * size).map(|i| (i / 7 + i / 4099) as u8).collect();
+        let pieces = |kind| {
+            let each = (0..blocks).step_by(piece);
+            each.map(|at| (kind, at as u64, piece.min(blocks - at) as u32)).collect::<Vec<_>>()
+        };
+        let cdb = |code: u8, flags: u8| format!("{code:02x} {flags:02x} 0000000000000000 {blocks:08x} 00 00");
+        rig.good(&cdb(0x8a, 8), &data);
+        assert_eq!(rig.disk[..data.len()], data);
+        assert_eq!(rig.log, pieces(Kind::Write));
+        rig.log.clear();
+        assert!(rig.good(&cdb(0x88, 0), &[]) == data);
+        assert_eq!(rig.log, pieces(Kind::Read));
+        rig.log.clear();
+        rig.good(&cdb(0x8f, 2), &data);
+        assert_eq!(rig.log, pieces(Kind::Compare));
+        // What differs in a later piece is told by its place in all of the data.
+        let at = (piece + 1) * size + 5;
+        rig.disk[at] ^= 1;
+        for verify in [cdb(0x8f, 2), cdb(0x8f, 0x02)] {
+            let ended = rig.run(&verify, &data);
+            assert_eq!((ended.sense, ended.info), (Some((Key::Miscompare, asc::MISCOMPARE)), Some(at as u64)));
+        }
+        rig.good(&cdb(0x8e, 2), &data);
+        assert_eq!(rig.disk[..data.len()], data);
+        rig.disk.fill(1);
+        rig.good(&cdb(0x8b, 0), &data);
+        assert!(rig.disk.iter().zip(&data).all(|(got, or)| *got == or | 1));
+        // An initiator with less data, or less room.
+        rig.disk.fill(0);
+        for code in [0x8a, 0x8e, 0x8b] {
+            rig.good(&cdb(code, 0), &data[..(piece + 1) * size]);
+            assert!(rig.disk[(piece + 1) * size..].iter().all(|b| *b == 0), "{code:02x}");
+            assert!(rig.disk[..(piece + 1) * size] == data[..(piece + 1) * size], "{code:02x}");
+        }
+        rig.fails(&cdb(0x8a, 0), &data[..piece * size + 1], Key::IllegalRequest, asc::INVALID_FIELD_IN_IU);
+        rig.log.clear();
+        rig.room = piece * size + 1;
+        rig.good(&cdb(0x88, 0), &[]);
+        assert_eq!(rig.log, [(Kind::Read, 0, piece as u32), (Kind::Read, piece as u64, 1)]);
+        // A failure half way ends it.
+        rig.fail = Some(Status::CapacityExceeded);
+        rig.fails(&cdb(0x8a, 0), &data, Key::DataProtect, asc::SPACE_ALLOCATION_FAILED);
     }
 }
 

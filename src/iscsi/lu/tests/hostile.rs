@@ -67,6 +67,7 @@ fn run(rig: &mut Rig, cdb: &Cdb, rng: &mut Rng) {
         Begin::Program(program, want) => (program, want),
     };
     let have = if rng.chance(80) { u64::from(want) } else { rng.below(u64::from(want) + 1) };
+    let have = have.min(1 << 20);
     let data = (have > 0).then(|| rig.pool.get(have as usize)).flatten().map(|mut buf| {
         rng.fill(&mut buf);
         if rng.chance(70) {
@@ -91,6 +92,14 @@ fn run(rig: &mut Rig, cdb: &Cdb, rng: &mut Rng) {
                 rig.log.clear();
                 Event::Io { status, detail, buf }
             }
+            Step::Send { data, .. } => {
+                rig.pool.put(data);
+                Event::Sent { room: rng.below(4 << 20) as u32 }
+            }
+            Step::Take(bytes) => match rig.pool.get(bytes as usize) {
+                Some(buf) => Event::Data(buf),
+                None => return program.cancel(&mut rig.pool),
+            },
             Step::Reserve(op) => Event::Reserved(rig.reserve(&op)),
             Step::Lu(event) => {
                 rig.tell(event);
@@ -104,9 +113,7 @@ fn run(rig: &mut Rig, cdb: &Cdb, rng: &mut Rng) {
         };
         if rng.chance(1) {
             // Given up: what the last step brought goes back.
-            if let Event::Io { buf, .. } = event {
-                rig.pool.put_all(buf);
-            }
+            rig.pool.put_all(event.into_buf());
             return program.cancel(&mut rig.pool);
         }
         if matches!(event, Event::Again) && rng.chance(10) {

@@ -1,5 +1,6 @@
 //! A unit, its state, one initiator, and a disk in memory that does what programs ask for.
 
+use crate::base::limits::IO_BYTES_MAX;
 use crate::base::{CoreId, Status, VolumeId};
 use crate::iscsi::lu::{
     Access, Attention, Attentions, Begin, Cx, Device, End, Event, Group, LuEvent, Nexus, Program, State, Step, Unit,
@@ -41,6 +42,11 @@ pub struct Rig {
     pub detached: Option<Program>,
     /// Milliseconds that programs paused.
     pub paused: u64,
+    /// Data of the command that a program has not asked for yet, and what it has sent so far.
+    pub feed: Vec<u8>,
+    pub sent: Vec<u8>,
+    /// Bytes that the initiator takes.
+    pub room: usize,
     /// Bytes that the initiator announced.
     pub announced: Option<u32>,
     /// Requests until somebody else writes a byte of the disk, and where.
@@ -114,6 +120,9 @@ impl Rig {
             mapped: vec![false; BLOCKS as usize],
             detached: None,
             paused: 0,
+            feed: vec![],
+            sent: vec![],
+            room: usize::MAX,
             announced: None,
             race: None,
             pool: Pool::standalone(CoreId(0), &classes).unwrap(),
@@ -220,7 +229,8 @@ impl Rig {
     }
 
     fn ended(&mut self, end: End) -> Ended {
-        let data = end.data.as_ref().map(|b| b.to_vec()).unwrap_or_default();
+        let mut data = core::mem::take(&mut self.sent);
+        data.extend(end.data.iter().flat_map(|b| b.iter()));
         self.pool.put_all(end.data);
         assert_eq!(end.sense.is_some(), end.status == 2, "sense data comes with CHECK CONDITION");
         let info = end.sense.and_then(|s| s.info);
@@ -249,6 +259,8 @@ impl Rig {
             }
             Begin::Program(mut program, want) => {
                 let data = &data[..data.len().min(want as usize)];
+                let (data, rest) = data.split_at(data.len().min(IO_BYTES_MAX));
+                self.feed = rest.to_vec();
                 let data = if data.is_empty() { None } else { Some(self.buf(data)) };
                 let step = self.with(|cx| program.start(data, cx));
                 match self.drive(program, step) {
@@ -287,6 +299,17 @@ impl Rig {
                     assert!(self.units.iter().any(|u| u.info.id == volume));
                     let (status, detail, buf) = self.disk(kind, lba, blocks, payload);
                     Event::Io { status, detail, buf }
+                }
+                Step::Send { data, total } => {
+                    assert!(self.sent.len() + data.len() < total as usize, "the last part comes with the end");
+                    self.sent.extend(data.iter());
+                    self.pool.put(data);
+                    Event::Sent { room: self.room.saturating_sub(self.sent.len()).min(u32::MAX as usize) as u32 }
+                }
+                Step::Take(bytes) => {
+                    let rest = self.feed.split_off(bytes as usize);
+                    let part = core::mem::replace(&mut self.feed, rest);
+                    Event::Data(self.buf(&part))
                 }
                 Step::Reserve(op) => Event::Reserved(self.reserve(&op)),
                 Step::Lu(event) => {
