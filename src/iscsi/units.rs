@@ -50,7 +50,7 @@ impl Target {
         }
         let stranger = |t: &Target, c: &Conn| match (&c.name, c.state()) {
             (_, State::Closing) => false,
-            (Some(name), _) => t.snapshot.options.is_none() || !t.entitled(name, c.listener, c.peer.ip()),
+            (Some(name), _) => t.snapshot.options.is_none() || !t.entitled(name, c.listener, c.ends.peer.ip()),
             (None, _) => t.portal_group_of(c.listener).is_none(),
         };
         let gone: Vec<_> = self.live().filter(|c| stranger(self, c)).map(|c| c.id).collect();
