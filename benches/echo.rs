@@ -8,7 +8,7 @@
 
 use pollux::base::{CoreId, Time};
 use pollux::mem::{Class, Pool};
-use pollux::net::{AnyNet, Closed, ConnId, Handler, ListenerId, Net, TcpConfig, Tx};
+use pollux::net::{AnyNet, Closed, ConnId, Ends, Handler, ListenerId, Net, TcpConfig, Tx};
 use pollux::reactor::Clock;
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -211,7 +211,7 @@ struct Answer {
 }
 
 impl Handler for Answer {
-    fn accepted(&mut self, _: ConnId, _: ListenerId, _: SocketAddr, tx: &mut Tx) -> bool {
+    fn accepted(&mut self, _: ConnId, _: ListenerId, _: Ends, tx: &mut Tx) -> bool {
         tx.reserve(64 * 1024, 1024);
         true
     }

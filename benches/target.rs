@@ -6,7 +6,7 @@
 
 use pollux::base::{CoreId, Status, Time, VolumeId};
 use pollux::mem::{Class, Pool};
-use pollux::net::{ConnId, Handler, ListenerId, Tx};
+use pollux::net::{ConnId, Ends, Handler, ListenerId, Tx};
 use pollux::nvmf::{Config, Namespace, Snapshot, Subsystem, Target, Transport, Visibility};
 use pollux::volume::{Completion, Info, Kind, Payload, Request, Submit, Volumes};
 use pollux::wire::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData, Property, property};
@@ -115,9 +115,9 @@ impl Rig {
     }
 
     fn open(&mut self, conn: ConnId, digests: Digests, qid: u16, cntlid: u16, cattr: u8) {
-        let peer = "127.0.0.1:9".parse().unwrap();
+        let ends = Ends { local: "127.0.0.1:4420".parse().unwrap(), peer: "127.0.0.1:9".parse().unwrap() };
         let mut joined = self.target.join(Time(0), &mut self.volumes);
-        assert!(joined.accepted(conn, ListenerId(0), peer, &mut self.tx));
+        assert!(joined.accepted(conn, ListenerId(0), ends, &mut self.tx));
         self.feed(conn, IcReq::new(0, digests, 0).as_bytes());
         let params = Connect { format: 0, qid, sqsize: 127, cattr, kato: 0 };
         let data = ConnectData::new([1; 16], cntlid, NQN, "nqn.2024-01.io.pollux:host");

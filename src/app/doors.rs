@@ -4,10 +4,9 @@
 use crate::base::Time;
 use crate::cluster::Protocol;
 use crate::mem::Pool;
-use crate::net::{Closed, ConnId, Handler, ListenerId, Tx};
+use crate::net::{Closed, ConnId, Ends, Handler, ListenerId, Tx};
 use crate::volume::Volumes;
 use crate::{iscsi, nvmf};
-use std::net::SocketAddr;
 
 /// Which target each listener and each connection of a core belongs to.
 #[derive(Debug, Default)]
@@ -66,9 +65,9 @@ macro_rules! route {
 }
 
 impl<V: Volumes> Handler for Doors<'_, V> {
-    fn accepted(&mut self, conn: ConnId, listener: ListenerId, peer: SocketAddr, tx: &mut Tx) -> bool {
+    fn accepted(&mut self, conn: ConnId, listener: ListenerId, ends: Ends, tx: &mut Tx) -> bool {
         let Some(protocol) = self.routes.accept(conn, listener) else { return false };
-        route!(self, protocol, accepted(conn, listener, peer, tx))
+        route!(self, protocol, accepted(conn, listener, ends, tx))
     }
 
     fn landing(&mut self, conn: ConnId) -> Option<&mut [u8]> {

@@ -11,9 +11,9 @@ use redb::{
 use rustix::fs::{FlockOperation, flock};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Once;
 use uuid::Uuid;
@@ -115,8 +115,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the state directory, makes it (mode 0750) and a new node's state in it if there is none. Refuses a
-    /// directory that another process holds, that a newer version wrote, or that is damaged.
+    /// Opens the state directory, makes it (mode 0750) and a new node's state in it if there is none. The journal holds
+    /// secrets: whoever else could read it no longer can (mode 0600) before anything is read from it. Refuses a directory that another process holds, that a newer version wrote, or that is damaged.
     pub fn open(dir: &Path, first_id: VolumeId) -> Result<(Journal, State), JournalError> {
         DirBuilder::new().recursive(true).mode(0o750).create(dir).map_err(|e| os("create the directory", &e))?;
         let lock = private(&dir.join("lock"))?;
@@ -128,6 +128,7 @@ impl Journal {
         if !path.try_exists().map_err(|e| os("journal.redb", &e))? {
             make(dir, first_id)?;
         }
+        tighten(&private(&path)?)?;
         guarded(|| {
             let db = Builder::new().set_cache_size(CACHE).open(&path)?;
             Journal::check(db, Some(lock))
@@ -287,4 +288,19 @@ fn private(path: &Path) -> Result<File, JournalError> {
     let mut how = OpenOptions::new();
     how.read(true).write(true).create(true).truncate(false).mode(0o600);
     how.open(path).map_err(|e| os("open", &e))
+}
+
+/// Takes the rights of group and others away from a file of ours: a copy put back by hand may have given them some.
+///
+/// # Errors
+/// [`JournalError::Os`] when they can not be taken away, for the file is another user's: it is not used then.
+fn tighten(file: &File) -> Result<(), JournalError> {
+    let mode = file.metadata().map_err(|e| os("journal.redb", &e))?.permissions().mode() & 0o7777;
+    let others = mode & 0o077;
+    if others == 0 {
+        return Ok(());
+    }
+    tracing::warn!("journal.redb holds secrets and had mode {mode:04o}: it has 0600 from now on");
+    file.set_permissions(Permissions::from_mode(0o600))
+        .map_err(|e| os("take rights of others to journal.redb away", &e))
 }

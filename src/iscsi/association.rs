@@ -45,9 +45,25 @@ impl Target {
         self.end_where(|c| c.session == Some(own), how);
     }
 
-    /// Ends a connection whose rights are gone.
-    pub(super) fn dismiss(&mut self, id: ConnId, how: Close) {
-        self.end_by_id(id, how);
+    /// Ends connections whose rights are gone. Those in full feature phase are told: that this connection is dropped, or
+    /// where none of its session stays, that all of them are (RFC 7143 11.9.1, events 2 and 3; there is nothing to come
+    /// back to, so both times are 0).
+    pub(super) fn dismiss(&mut self, ids: &[ConnId]) {
+        for id in ids {
+            let Some(mut c) = self.take(*id) else { continue };
+            if c.state() == State::Full
+                && let Some(session) = c.session.and_then(|s| self.sessions.get(s))
+            {
+                let stays = session.conns.iter().any(|(_, conn)| !ids.contains(conn));
+                let (event, cid) =
+                    if stays { (AsyncEvent::ConnectionDropped, c.cid) } else { (AsyncEvent::SessionDropped, 0) };
+                let numbers = c.out.status(session);
+                let farewell = AsyncMessage::new(event, Lun::of(0), [cid, 0, 0], numbers, 0);
+                self.farewells.push((c.id, c.out, farewell));
+            }
+            self.end(&mut c, Close::AfterSend);
+            self.put(c);
+        }
     }
 
     /// Takes a connection apart: it leaves its session, its tasks end. Requests that the volumes have stay there and are

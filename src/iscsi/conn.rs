@@ -6,7 +6,7 @@ use super::tasks::{Tag, Task, Tasks};
 use super::text::Exchange;
 use crate::base::Time;
 use crate::mem::Buf;
-use crate::net::{ConnId, Tx};
+use crate::net::{ConnId, Ends, Tx};
 use crate::wire::iscsi::pdu::{Head, Numbers, Tail};
 use crate::wire::iscsi::{BHS_LEN, Digests, LOGIN_DATA_MAX, Receiver};
 use core::net::SocketAddr;
@@ -200,13 +200,13 @@ pub(super) struct Conn {
     pub deadline: Option<Time>,
     /// Where it was accepted.
     pub listener: SocketAddr,
-    /// The initiator's address.
-    pub peer: SocketAddr,
+    /// Its two addresses.
+    pub ends: Ends,
 }
 
 impl Conn {
     /// A connection just accepted.
-    pub fn new(id: ConnId, listener: SocketAddr, peer: SocketAddr, now: Time, deadline: Time) -> Conn {
+    pub fn new(id: ConnId, listener: SocketAddr, ends: Ends, now: Time, deadline: Time) -> Conn {
         Conn {
             id,
             state: State::Login,
@@ -232,7 +232,7 @@ impl Conn {
             ping: None,
             deadline: Some(deadline),
             listener,
-            peer,
+            ends,
         }
     }
 

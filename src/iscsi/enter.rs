@@ -97,7 +97,7 @@ impl Target {
     fn open_session(&mut self, c: &mut Conn, who: &Who, tx: &mut Tx) -> Result<(), Stop> {
         // The snapshot may have changed while the login waited.
         let node = who.nexus.target.map(|t| self.node_of(t).ok_or(LoginStatus::Removed)).transpose()?;
-        if !self.entitled(&who.nexus, c.listener, c.peer.ip()) {
+        if !self.entitled(&who.nexus, c.listener, c.ends.peer.ip()) {
             return Err(LoginStatus::AuthorizationFailed.into());
         }
         let login = c.login.as_ref().expect("a connection in login phase has a login");

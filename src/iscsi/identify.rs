@@ -81,7 +81,7 @@ impl Target {
         let found = self.snapshot.targets.iter().position(|t| t.name.eq_ignore_ascii_case(name));
         let place = found.ok_or(LoginStatus::NotFound)?;
         let node = &self.snapshot.targets[place];
-        self.access(node, tag, initiator, c.peer.ip())?;
+        self.access(node, tag, initiator, c.ends.peer.ip())?;
         who.nexus.target = Some(node.index);
         who.node = Some(place);
         who.auth = node.auth;

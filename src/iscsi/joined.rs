@@ -4,9 +4,9 @@ use super::conn::{Conn, Rx, State};
 use super::target::{Env, Target};
 use crate::base::Time;
 use crate::mem::Pool;
-use crate::net::{Closed, ConnId, Handler, ListenerId, Tx};
+use crate::net::{Closed, ConnId, Ends, Handler, ListenerId, Tx};
 use crate::volume::Volumes;
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 
 /// A [`Target`] with the volumes it may use, for one `net.poll`.
 pub struct Joined<'a, V> {
@@ -16,8 +16,8 @@ pub struct Joined<'a, V> {
 }
 
 impl<V: Volumes> Handler for Joined<'_, V> {
-    fn accepted(&mut self, conn: ConnId, listener: ListenerId, peer: SocketAddr, _tx: &mut Tx) -> bool {
-        let admitted = self.target.admit(self.now, conn, listener, peer);
+    fn accepted(&mut self, conn: ConnId, listener: ListenerId, ends: Ends, _tx: &mut Tx) -> bool {
+        let admitted = self.target.admit(self.now, conn, listener, ends);
         self.target.stats.refused += u64::from(!admitted);
         admitted
     }
@@ -79,19 +79,20 @@ impl Target {
     }
 
     /// Whether a new connection may stay.
-    fn admit(&mut self, now: Time, conn: ConnId, listener: ListenerId, peer: SocketAddr) -> bool {
+    fn admit(&mut self, now: Time, conn: ConnId, listener: ListenerId, ends: Ends) -> bool {
         let Some((_, addr)) = self.listeners.iter().find(|(l, _)| *l == listener).copied() else { return false };
         if self.snapshot.options.is_none() || self.portal_group_of(addr).is_none() {
             return false;
         }
-        if self.in_login >= self.config.unauthenticated || self.has_failed(peer.ip(), now) {
+        if self.in_login >= self.config.unauthenticated || self.has_failed(ends.peer.ip(), now) {
             return false;
         }
         if self.live().count() + self.ghosts.len() >= self.config.connections {
             return false;
         }
-        let same = |c: &&Conn| c.in_login() && c.peer.ip() == peer.ip();
-        if !peer.ip().is_loopback() && self.live().filter(same).count() >= self.config.unauthenticated_per_address {
+        let same = |c: &&Conn| c.in_login() && c.ends.peer.ip() == ends.peer.ip();
+        if !ends.peer.ip().is_loopback() && self.live().filter(same).count() >= self.config.unauthenticated_per_address
+        {
             return false;
         }
         let slot = conn.slot as usize;
@@ -100,7 +101,7 @@ impl Target {
         }
         assert!(self.conns[slot].is_none(), "the net reuses a slot only after `closed`");
         let deadline = now.after_ms(self.config.login_ms);
-        self.conns[slot] = Some(Box::new(Conn::new(conn, addr, peer, now, deadline)));
+        self.conns[slot] = Some(Box::new(Conn::new(conn, addr, ends, now, deadline)));
         self.in_login += 1;
         true
     }

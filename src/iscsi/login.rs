@@ -109,7 +109,7 @@ impl Target {
                 if *status == LoginStatus::AuthenticationFailed {
                     self.stats.authentication_failures += 1;
                 }
-                self.note_failure(c.peer.ip(), c.heard);
+                self.note_failure(c.ends.peer.ip(), c.heard);
                 *status
             }
             Stop::Moved(status, to) => {

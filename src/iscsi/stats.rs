@@ -106,7 +106,7 @@ pub struct ConnectionReport {
     pub tsih: u16,
     /// The initiator's address.
     pub peer: SocketAddr,
-    /// The portal.
+    /// The address the initiator found the portal at.
     pub portal: SocketAddr,
     /// `InitiatorName`.
     pub initiator: String,

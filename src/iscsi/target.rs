@@ -1,7 +1,7 @@
 //! The target of one core: its tables, and the calls that the core's turn makes.
 
 use super::config::{Config, Options, PortalGroup, Snapshot};
-use super::conn::{Conn, State};
+use super::conn::{Conn, Out, State};
 use super::control::{Order, Orders};
 use super::detached::Detached;
 use super::fence::Fences;
@@ -14,6 +14,7 @@ use crate::mem::{Buf, Pool};
 use crate::net::{Close, ConnId, ListenerId, Net, Tx};
 use crate::trace::Histogram;
 use crate::volume::{Completion, Volumes};
+use crate::wire::iscsi::pdu::AsyncMessage;
 use core::net::{IpAddr, SocketAddr};
 use slab::Slab;
 use std::collections::VecDeque;
@@ -64,6 +65,8 @@ pub struct Target {
     pub(super) detached: Slab<Detached>,
     /// What the control plane is asked to do.
     pub(super) orders: Orders,
+    /// What connections that are about to be closed are told first.
+    pub(super) farewells: Vec<(ConnId, Out, AsyncMessage)>,
     /// Connections to close at the end of the turn.
     closing: Vec<(ConnId, Close)>,
     /// Buffers and programs of ended tasks, on their way back.
@@ -125,6 +128,7 @@ impl Target {
             outbox: Vec::new(),
             detached: Slab::new(),
             orders: Orders::default(),
+            farewells: Vec::new(),
             closing: Vec::new(),
             dead: Vec::new(),
             cancelled: Vec::new(),
@@ -153,7 +157,8 @@ impl Target {
     pub fn unlisten(&mut self, listener: ListenerId) {
         let Some(at) = self.listeners.iter().position(|(l, _)| *l == listener) else { return };
         let (_, addr) = self.listeners.swap_remove(at);
-        self.end_where(|c| c.listener == addr, Close::AfterSend);
+        let gone: Vec<_> = self.live().filter(|c| c.listener == addr).map(|c| c.id).collect();
+        self.dismiss(&gone);
     }
 
     /// True when the listener was named to this target: its connections belong here.
@@ -207,6 +212,11 @@ impl Target {
         worked |= !self.dead.is_empty() || !self.cancelled.is_empty();
         self.bury(pool);
         worked |= !self.closing.is_empty() || !self.outbox.is_empty() || !self.orders.new.is_empty();
+        for (conn, out, farewell) in self.farewells.drain(..) {
+            if let Some(tx) = net.tx(conn) {
+                out.put(tx, &farewell);
+            }
+        }
         for (conn, how) in self.closing.drain(..) {
             net.close(conn, how);
         }

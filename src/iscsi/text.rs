@@ -6,12 +6,11 @@ use super::login::{TEXT_MAX, declares};
 use super::params::{Answer, Params, Rules};
 use super::session::{Nexus, Turn};
 use super::target::Target;
-use crate::net::{Close, Tx};
+use crate::net::{Close, Ends, Tx};
 use crate::wire::iscsi::pdu::{CONTINUE, FINAL, TextRequest, TextResponse};
 use crate::wire::iscsi::text::{Pairs, TextWriter};
 use crate::wire::iscsi::value::{NOT_UNDERSTOOD, REJECT};
 use crate::wire::iscsi::{Digests, Key, NO_TAG, Opcode, RejectReason};
-use core::net::IpAddr;
 use zerocopy::IntoBytes;
 
 /// A text exchange that goes over several PDUs.
@@ -120,7 +119,7 @@ impl Target {
             }
             spoken |= 1 << key as u8;
             match key {
-                Key::SendTargets if !self.send_targets(&nexus, c.peer.ip(), value, &mut answer) => {
+                Key::SendTargets if !self.send_targets(&nexus, c.ends, value, &mut answer) => {
                     answer.push(name, REJECT).map_err(|_| Malformed)?;
                 }
                 Key::SendTargets => {}
@@ -145,7 +144,7 @@ impl Target {
 
     /// The targets that an initiator may reach: all, the one named, or (in a normal session, without a value) its own. False
     /// for a value that asks for none of these. A list that does not fit ends with its last whole target.
-    fn send_targets(&self, nexus: &Nexus, from: IpAddr, which: &str, answer: &mut TextWriter<'_>) -> bool {
+    fn send_targets(&self, nexus: &Nexus, ends: Ends, which: &str, answer: &mut TextWriter<'_>) -> bool {
         let own = |index| nexus.target == Some(index);
         let known =
             which == ALL || (which.is_empty() && nexus.target.is_some()) || crate::wire::iscsi::value::is_name(which);
@@ -161,12 +160,19 @@ impl Target {
             let mut groups = target.maps.iter().map(|(tag, _)| *tag).collect::<Vec<_>>();
             groups.sort_unstable();
             groups.dedup();
-            groups.retain(|tag| target.admits(&self.snapshot, *tag, &nexus.initiator, from));
+            groups.retain(|tag| target.admits(&self.snapshot, *tag, &nexus.initiator, ends.peer.ip()));
             if !meant || groups.is_empty() {
                 continue;
             }
             let shown = groups.iter().filter_map(|tag| self.snapshot.portal_group(*tag)).filter(|g| !g.private);
-            let portals: Vec<_> = shown.flat_map(|g| g.portals.iter().map(|p| (*p, g.tag))).collect();
+            // A portal on every address is named by the one that the initiator came to: that it can reach.
+            let reached = shown.flat_map(|g| g.portals.iter().filter_map(|p| Some((ends.reach(*p)?, g.tag))));
+            let mut portals = Vec::new();
+            for portal in reached {
+                if !portals.contains(&portal) {
+                    portals.push(portal);
+                }
+            }
             if portals.is_empty() && !own(target.index) {
                 continue;
             }
@@ -177,10 +183,7 @@ impl Target {
             let mut put = || {
                 answer.push(Key::TargetName.name(), &target.name)?;
                 for (portal, tag) in &portals {
-                    // An address that stands for all of them is the one the initiator came to: it knows.
-                    if !portal.ip().is_unspecified() {
-                        answer.push(Key::TargetAddress.name(), format_args!("{portal},{tag}"))?;
-                    }
+                    answer.push(Key::TargetAddress.name(), format_args!("{portal},{tag}"))?;
                 }
                 Ok::<(), crate::wire::iscsi::text::Full>(())
             };

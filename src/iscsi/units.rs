@@ -7,7 +7,6 @@ use super::lu::{self, Attention, LuEvent, Unit};
 use super::session::SessionRef;
 use super::target::{Node, Target};
 use crate::base::VolumeId;
-use crate::net::Close;
 use std::sync::Arc;
 
 /// Place of a unit among those of its target, which are in the order of their numbers.
@@ -50,13 +49,11 @@ impl Target {
         }
         let stranger = |t: &Target, c: &Conn| match (&c.name, c.state()) {
             (_, State::Closing) => false,
-            (Some(name), _) => t.snapshot.options.is_none() || !t.entitled(name, c.listener, c.peer.ip()),
+            (Some(name), _) => t.snapshot.options.is_none() || !t.entitled(name, c.listener, c.ends.peer.ip()),
             (None, _) => t.portal_group_of(c.listener).is_none(),
         };
         let gone: Vec<_> = self.live().filter(|c| stranger(self, c)).map(|c| c.id).collect();
-        for id in gone {
-            self.dismiss(id, Close::AfterSend);
-        }
+        self.dismiss(&gone);
     }
 
     /// A new session is told that everything is new to it.

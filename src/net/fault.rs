@@ -1,7 +1,7 @@
 //! A net that misbehaves on purpose: connections that break after some bytes, or stand still for a while. Wraps any
 //! engine; seeded, so that a failure can be had again.
 
-use super::{Close, Closed, ConnId, Handler, ListenerId, Net, NetError, NetStats, Tx};
+use super::{Close, Closed, ConnId, Ends, Handler, ListenerId, Net, NetError, NetStats, Tx};
 use crate::base::Time;
 use crate::base::rng::Rng;
 use crate::mem::Pool;
@@ -96,8 +96,8 @@ impl<H: Handler> Tap<'_, H> {
 }
 
 impl<H: Handler> Handler for Tap<'_, H> {
-    fn accepted(&mut self, conn: ConnId, listener: ListenerId, peer: SocketAddr, tx: &mut Tx) -> bool {
-        self.handler.accepted(conn, listener, peer, tx)
+    fn accepted(&mut self, conn: ConnId, listener: ListenerId, ends: Ends, tx: &mut Tx) -> bool {
+        self.handler.accepted(conn, listener, ends, tx)
     }
     fn connected(&mut self, conn: ConnId, tx: &mut Tx) {
         self.handler.connected(conn, tx);

@@ -4,7 +4,7 @@
 
 use super::feed::feed;
 use super::slots::Slots;
-use super::{CARRY_MAX, Close, Closed, ConnId, Handler, ListenerId, Net, NetError, NetStats, Tx};
+use super::{CARRY_MAX, Close, Closed, ConnId, Ends, Handler, ListenerId, Net, NetError, NetStats, Tx};
 use crate::base::Time;
 use crate::base::rng::Rng;
 use crate::mem::Pool;
@@ -54,7 +54,7 @@ struct Link {
 struct Knock {
     link: usize,
     listener: ListenerId,
-    from: SocketAddr,
+    ends: Ends,
 }
 
 struct Host {
@@ -256,7 +256,7 @@ impl Loopback {
                 continue;
             };
             let Some(conn) = self.conns.get_mut(id) else { unreachable!("inserted above") };
-            if handler.accepted(id, knock.listener, knock.from, &mut conn.tx) {
+            if handler.accepted(id, knock.listener, knock.ends, &mut conn.tx) {
                 self.stats.accepted += 1;
             } else {
                 self.conns.remove(id.slot);
@@ -395,7 +395,7 @@ impl Net for Loopback {
         let link = shared.links.len();
         let id = self.conns.insert(Conn::new(link, 0, Phase::Connecting)).map_err(full)?;
         shared.links.push(Some(Link { pipes: [Pipe::default(), Pipe::default()], ends: 2 }));
-        shared.hosts[host].knocks.push_back(Knock { link, listener, from });
+        shared.hosts[host].knocks.push_back(Knock { link, listener, ends: Ends { local: addr, peer: from } });
         Ok(id)
     }
 

@@ -30,7 +30,7 @@ pub use uring::Uring;
 
 use crate::base::Time;
 use crate::mem::Pool;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A connection of this core's net. `generation` makes a reused slot a different connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -44,6 +44,29 @@ pub struct ConnId {
 /// A listening address of this core's net.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ListenerId(pub u32);
+
+/// The two addresses of a connection. Those of an IPv4 peer that came to an IPv6 listener are IPv4 addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ends {
+    /// This side: where the peer found us, also when the listener's address stands for every address of the host.
+    pub local: SocketAddr,
+    /// The other side.
+    pub peer: SocketAddr,
+}
+
+impl Ends {
+    /// Where this peer reaches a listener of this host: `listener` itself, or where it is the unspecified address, the
+    /// address that the peer came to, with the listener's port. `None` when that is of a family the listener does not
+    /// serve.
+    pub fn reach(&self, listener: SocketAddr) -> Option<SocketAddr> {
+        match (listener.ip(), self.local.ip()) {
+            (ip, _) if !ip.is_unspecified() => Some(listener),
+            (IpAddr::V4(_), IpAddr::V6(_)) => None,
+            // An IPv6 listener serves IPv4 as well. A scope is of this host only: it is not passed on.
+            (_, local) => Some(SocketAddr::new(local, listener.port())),
+        }
+    }
+}
 
 /// Why a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +112,7 @@ pub enum NetError {
 /// What a net tells the protocol above it. All calls come from inside [`Net::poll`].
 pub trait Handler {
     /// A new connection on `listener`; false refuses it (it is closed at once, without a call of `closed`).
-    fn accepted(&mut self, conn: ConnId, listener: ListenerId, peer: SocketAddr, tx: &mut Tx) -> bool;
+    fn accepted(&mut self, conn: ConnId, listener: ListenerId, ends: Ends, tx: &mut Tx) -> bool;
     /// An outgoing connection is up.
     fn connected(&mut self, conn: ConnId, tx: &mut Tx) {
         let _ = (conn, tx);

@@ -2,10 +2,10 @@
 //! Options are set on the listener, from which Linux copies them to every accepted socket, so that an accept costs one
 //! system call.
 
-use super::NetError;
+use super::{Ends, NetError};
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -106,6 +106,18 @@ pub(super) fn outgoing(addr: SocketAddr, config: &TcpConfig) -> Result<OwnedFd, 
 fn stream(addr: SocketAddr) -> rustix::io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)
+}
+
+/// Both addresses of an accepted socket, `peer` where it is known already; `None` once the peer is gone again.
+pub(super) fn ends<Fd: AsFd>(fd: Fd, peer: Option<SocketAddr>) -> Option<Ends> {
+    let of = |a: rustix::net::SocketAddrAny| SocketAddr::try_from(a).ok();
+    let peer = peer.or_else(|| rustix::net::getpeername(&fd).ok().flatten().and_then(of))?;
+    let local = rustix::net::getsockname(&fd).ok().and_then(of)?;
+    let [local, peer] = [local, peer].map(|a| match a.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), a.port()),
+        IpAddr::V6(_) => a,
+    });
+    Some(Ends { local, peer })
 }
 
 /// Makes the coming close of `fd` a reset: what is queued in the kernel is dropped, and the peer learns it at once.

@@ -43,13 +43,14 @@ struct Echo {
     max_seen: usize,
     streams: HashMap<ConnId, Stream>,
     order: VecDeque<ConnId>,
+    ends: Vec<Ends>,
 }
 
 impl Echo {
     fn new(serves: bool, lands: bool) -> Echo {
         let streams = HashMap::new();
         let order = VecDeque::new();
-        Echo { serves, lands, refuses: false, starved: false, pauses: 0, max_seen: 0, streams, order }
+        Echo { serves, lands, refuses: false, starved: false, pauses: 0, max_seen: 0, streams, order, ends: Vec::new() }
     }
 
     fn stream(&mut self, conn: ConnId) -> &mut Stream {
@@ -95,11 +96,12 @@ fn answer(payload: &[u8], tx: &mut Tx, pool: &mut Pool) -> bool {
 }
 
 impl Handler for Echo {
-    fn accepted(&mut self, conn: ConnId, _: ListenerId, peer: SocketAddr, _: &mut Tx) -> bool {
-        assert_ne!(peer.port(), 0);
+    fn accepted(&mut self, conn: ConnId, _: ListenerId, ends: Ends, _: &mut Tx) -> bool {
+        assert_ne!(ends.peer.port(), 0);
         if !self.refuses {
             self.stream(conn).connected = true;
             self.order.push_back(conn);
+            self.ends.push(ends);
         }
         !self.refuses
     }
@@ -276,6 +278,30 @@ fn close_after_send<N: Net>(nets: (N, N)) {
     assert_eq!(rig.at_client.stream(conn).closed, Some(Closed::Local));
     assert_eq!((rig.server.connections(), rig.client.connections()), (0, 0));
     assert!(rig.pools.iter().all(|p| p.stats().all(|s| s.free == s.total)));
+}
+
+/// A listener on every address says at which one each peer came, and speaks of IPv4 peers as such.
+fn ends<N: Net>(nets: (N, N)) {
+    let mut rig = Rig::new(nets, false, 64);
+    for everywhere in ["0.0.0.0:0", "[::]:0"] {
+        let (_, bound) = rig.server.listen(everywhere.parse().unwrap(), false).unwrap();
+        assert!(bound.ip().is_unspecified());
+        let addr = SocketAddr::new("127.0.0.2".parse().unwrap(), bound.port());
+        let before = rig.at_server.ends.len();
+        rig.connect(addr);
+        rig.until("accepted", |r| r.at_server.ends.len() > before);
+        let ends = rig.at_server.ends[before];
+        assert_eq!((ends.local, ends.peer.is_ipv4(), ends.reach(bound)), (addr, true, Some(addr)), "{everywhere}");
+    }
+    let ends = Ends { local: "[fe80::1%3]:9".parse().unwrap(), peer: "[fe80::2%3]:8".parse().unwrap() };
+    for (listener, reached) in [
+        ("10.0.0.1:7", Some("10.0.0.1:7")),
+        ("0.0.0.0:7", None),
+        ("[::]:7", Some("[fe80::1]:7")),
+        ("[fe80::9]:7", Some("[fe80::9]:7")),
+    ] {
+        assert_eq!(ends.reach(listener.parse().unwrap()), reached.map(|a| a.parse().unwrap()), "{listener}");
+    }
 }
 
 /// A peer that never ends its side can not hold a graceful close for longer than the bound.
@@ -645,6 +671,10 @@ fn tcp_pausing() {
     pausing(tcp(&TcpConfig::default()));
 }
 #[test]
+fn tcp_ends() {
+    ends(tcp(&TcpConfig::default()));
+}
+#[test]
 fn tcp_closes() {
     close_after_send(tcp(&small()));
     close_after_send(tcp(&TcpConfig::default()));
@@ -671,6 +701,10 @@ fn uring_landing() {
 fn uring_pausing() {
     pausing(uring(&small()));
     pausing(uring(&TcpConfig::default()));
+}
+#[test]
+fn uring_ends() {
+    ends(uring(&TcpConfig::default()));
 }
 #[test]
 fn uring_closes() {

@@ -6,7 +6,7 @@ use super::subs::NOWHERE;
 use crate::base::Time;
 use crate::base::crc::crc32c;
 use crate::mem::Buf;
-use crate::net::{ConnId, Tx};
+use crate::net::{ConnId, Ends, Tx};
 use crate::wire::nvme::{Cqe, StatusCode};
 use crate::wire::nvme_tcp::pdu::{CapsuleResp, Data, Head, LAST_PDU, R2t, SUCCESS};
 use crate::wire::nvme_tcp::{Digests, Receiver, Side};
@@ -240,15 +240,15 @@ pub(super) struct Conn {
     pub deadline: Time,
     /// Where it was accepted.
     pub listener: SocketAddr,
-    /// The host's address.
-    pub peer: SocketAddr,
+    /// Its two addresses.
+    pub ends: Ends,
     /// Who uses the queue; from Connect on.
     pub identity: Option<Box<Identity>>,
 }
 
 impl Conn {
     /// A connection just accepted.
-    pub fn new(id: ConnId, listener: SocketAddr, peer: SocketAddr, deadline: Time) -> Conn {
+    pub fn new(id: ConnId, listener: SocketAddr, ends: Ends, deadline: Time) -> Conn {
         Conn {
             id,
             state: State::Fresh,
@@ -266,7 +266,7 @@ impl Conn {
             seen: Work::default(),
             deadline,
             listener,
-            peer,
+            ends,
             identity: None,
         }
     }

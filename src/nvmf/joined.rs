@@ -4,9 +4,8 @@ use super::conn::{Conn, Rx, State};
 use super::target::{Env, Target};
 use crate::base::Time;
 use crate::mem::Pool;
-use crate::net::{Closed, ConnId, Handler, ListenerId, Tx};
+use crate::net::{Closed, ConnId, Ends, Handler, ListenerId, Tx};
 use crate::volume::Volumes;
-use core::net::SocketAddr;
 
 /// A [`Target`] with the volumes it may use, for one `net.poll`.
 pub struct Joined<'a, V> {
@@ -16,8 +15,8 @@ pub struct Joined<'a, V> {
 }
 
 impl<V: Volumes> Handler for Joined<'_, V> {
-    fn accepted(&mut self, conn: ConnId, listener: ListenerId, peer: SocketAddr, _tx: &mut Tx) -> bool {
-        let admitted = self.target.admit(self.now, conn, listener, peer);
+    fn accepted(&mut self, conn: ConnId, listener: ListenerId, ends: Ends, _tx: &mut Tx) -> bool {
+        let admitted = self.target.admit(self.now, conn, listener, ends);
         self.target.stats.refused += u64::from(!admitted);
         admitted
     }
@@ -63,7 +62,7 @@ impl Target {
     }
 
     /// Whether a new connection may stay.
-    fn admit(&mut self, now: Time, conn: ConnId, listener: ListenerId, peer: SocketAddr) -> bool {
+    fn admit(&mut self, now: Time, conn: ConnId, listener: ListenerId, ends: Ends) -> bool {
         let Some((_, addr)) = self.listeners.iter().find(|(l, _)| *l == listener).copied() else { return false };
         if self.transport.is_none() || self.unassociated >= self.config.unassociated {
             return false;
@@ -71,8 +70,8 @@ impl Target {
         if self.live().count() >= self.config.connections {
             return false;
         }
-        let same = |c: &&Conn| c.unassociated() && c.peer.ip() == peer.ip();
-        if !peer.ip().is_loopback() && self.live().filter(same).count() >= self.config.unassociated_per_address {
+        let same = |c: &&Conn| c.unassociated() && c.ends.peer.ip() == ends.peer.ip();
+        if !ends.peer.ip().is_loopback() && self.live().filter(same).count() >= self.config.unassociated_per_address {
             return false;
         }
         let slot = conn.slot as usize;
@@ -81,7 +80,7 @@ impl Target {
         }
         assert!(self.conns[slot].is_none(), "the net reuses a slot only after `closed`");
         let deadline = now.after_ms(self.config.connect_ms);
-        self.conns[slot] = Some(Box::new(Conn::new(conn, addr, peer, deadline)));
+        self.conns[slot] = Some(Box::new(Conn::new(conn, addr, ends, deadline)));
         self.unassociated += 1;
         true
     }

@@ -239,7 +239,7 @@ impl Target {
                 subnqn: self.nqn(c.sub),
                 hostnqn: id.hostnqn.clone(),
                 listener: c.listener,
-                peer: c.peer,
+                peer: c.ends.peer,
                 depth: c.out.entries,
                 outstanding: c.slots.live(),
                 commands: c.work.commands,

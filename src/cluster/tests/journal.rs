@@ -257,6 +257,23 @@ fn the_directory_is_private_and_has_one_owner() {
 }
 
 #[test]
+fn rights_of_others_to_the_journal_are_taken_away_at_open() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("journal.redb");
+    drop(Journal::open(place.path(), VolumeId(1)).unwrap());
+    for (loose, kept) in
+        [(0o644, 0o600), (0o640, 0o600), (0o4666, 0o600), (0o601, 0o600), (0o400, 0o400), (0o600, 0o600)]
+    {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(loose)).unwrap();
+        let opened = Journal::open(place.path(), VolumeId(1));
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, kept, "{loose:o}");
+        // A file that its owner may not write can not be opened, unless root does it.
+        assert!(opened.is_ok() || loose & 0o200 == 0, "{loose:o}");
+    }
+}
+
+#[test]
 fn what_is_not_a_journal_of_ours_is_refused_and_kept() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("journal.redb");

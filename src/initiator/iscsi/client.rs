@@ -14,9 +14,8 @@ use crate::base::Time;
 use crate::initiator::links::{Comeback, Links};
 use crate::initiator::{Client, Command, Disk, Ended, State};
 use crate::mem::{Buf, Pool};
-use crate::net::{Close, Closed, ConnId, Handler, ListenerId, Net, Tx};
+use crate::net::{Close, Closed, ConnId, Ends, Handler, ListenerId, Net, Tx};
 use crate::wire::iscsi::{DATA_LIMIT, NO_TAG};
-use core::net::SocketAddr;
 
 /// Between two looks at the timers, ns.
 const TIMERS_NS: u64 = 20_000_000;
@@ -362,7 +361,7 @@ impl Client for Initiator {
 }
 
 impl Handler for Initiator {
-    fn accepted(&mut self, _: ConnId, _: ListenerId, _: SocketAddr, _: &mut Tx) -> bool {
+    fn accepted(&mut self, _: ConnId, _: ListenerId, _: Ends, _: &mut Tx) -> bool {
         false
     }
 

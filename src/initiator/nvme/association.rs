@@ -12,10 +12,9 @@ use super::{Client, Command, Config, Disk, Ended, Error, Failure, State};
 use crate::base::Time;
 use crate::initiator::links::{Comeback, Links};
 use crate::mem::{Buf, Pool};
-use crate::net::{Close, Closed, ConnId, Handler, ListenerId, Net, Tx};
+use crate::net::{Close, Closed, ConnId, Ends, Handler, ListenerId, Net, Tx};
 use crate::wire::fabrics::{Property, property};
 use crate::wire::nvme::{Sgl, Sqe, admin_op};
-use core::net::SocketAddr;
 use zerocopy::IntoBytes;
 
 /// Between two looks at the timers, ns.
@@ -416,7 +415,7 @@ impl Client for Initiator {
 }
 
 impl Handler for Initiator {
-    fn accepted(&mut self, _: ConnId, _: ListenerId, _: SocketAddr, _: &mut Tx) -> bool {
+    fn accepted(&mut self, _: ConnId, _: ListenerId, _: Ends, _: &mut Tx) -> bool {
         false
     }
 

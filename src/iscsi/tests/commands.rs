@@ -3,6 +3,7 @@
 use super::rig::{Link, Rig, Setup, cdb10, names, pattern};
 use super::volumes::Mood;
 use crate::iscsi::tests::rig::HOST;
+use crate::net::ListenerId;
 use crate::volume::reserve::Op;
 use crate::wire::iscsi::pdu::{
     AsyncMessage, FINAL, Lengths, LogoutRequest, LogoutResponse, NopIn, NopOut, READ, Reject, ScsiCommand,
@@ -253,6 +254,23 @@ fn targets_are_listed_to_those_who_may_use_them() {
     ] {
         assert_eq!(text(&mut rig, &mut link, NO_TAG, FINAL, ask).1, answer);
     }
+    rig.finish();
+}
+
+#[test]
+fn a_portal_on_every_address_is_named_by_the_one_the_initiator_came_to() {
+    let mut rig = Rig::plain();
+    let came_to = rig.cores[0].addr;
+    let everywhere = "0.0.0.0:3260".parse().unwrap();
+    rig.cores[0].target.listen(ListenerId(0), everywhere);
+    rig.snapshot.portal_groups[0].portals = vec![everywhere, "[::]:3261".parse().unwrap(), came_to];
+    rig.configure();
+    let mut link = rig.login(0, "");
+    let want =
+        format!("TargetName={};TargetAddress={came_to},1;TargetAddress={}:3261,1;", super::rig::NAME, came_to.ip());
+    assert_eq!(text(&mut rig, &mut link, NO_TAG, FINAL, "SendTargets=All\0").1, want);
+    let portals: Vec<_> = rig.cores[0].target.connections().map(|c| c.portal).collect();
+    assert_eq!(portals, [came_to], "reports name the address, too");
     rig.finish();
 }
 

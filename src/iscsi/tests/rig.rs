@@ -7,7 +7,7 @@ use crate::iscsi::{
     Auth, Config, InitiatorGroup, Message, Netmask, Options, Order, Pattern, PortalGroup, Snapshot, Target, TargetNode,
 };
 use crate::mem::{Class, Pool};
-use crate::net::{Close, Closed, ConnId, Handler, ListenerId, Loopback, LoopbackConfig, Net, Network, Tx};
+use crate::net::{Close, Closed, ConnId, Ends, Handler, ListenerId, Loopback, LoopbackConfig, Net, Network, Tx};
 use crate::wire::iscsi::pdu::{
     DataIn, DataOut, Head, LoginRequest, LoginResponse, R2t, ScsiCommand, ScsiResponse, Tail,
 };
@@ -52,7 +52,7 @@ struct Inbox {
 struct Collector<'a>(&'a mut HashMap<ConnId, Inbox>, Option<ConnId>);
 
 impl Handler for Collector<'_> {
-    fn accepted(&mut self, _: ConnId, _: ListenerId, _: SocketAddr, _: &mut Tx) -> bool {
+    fn accepted(&mut self, _: ConnId, _: ListenerId, _: Ends, _: &mut Tx) -> bool {
         false
     }
     fn data(&mut self, conn: ConnId, bytes: &[u8], _: &mut Tx, _: &mut Pool) -> usize {

@@ -3,8 +3,9 @@
 use super::commands::join;
 use super::rig::{HOST, Link, NAME, Rig, Setup, cdb10, names};
 use super::volumes::Mood;
-use crate::wire::iscsi::pdu::{FINAL, LoginRequest, WRITE};
-use crate::wire::iscsi::{Digests, LoginStatus, Opcode, Stage};
+use crate::net::Net;
+use crate::wire::iscsi::pdu::{AsyncMessage, FINAL, LoginRequest, WRITE};
+use crate::wire::iscsi::{AsyncEvent, Digests, LoginStatus, NO_TAG, Opcode, Stage};
 
 const TUR: [u8; 16] = [0; 16];
 
@@ -169,7 +170,40 @@ fn what_configuration_takes_away_ends_and_what_it_changes_is_told() {
     rig.snapshot.initiator_groups[0].initiators.clear();
     rig.configure();
     rig.turns(10);
+    assert_eq!(farewell(&mut rig, &link), (AsyncEvent::SessionDropped as u8, 0));
     assert!(rig.closed(link.conn) && rig.cores[0].target.settled());
+    rig.finish();
+}
+
+/// The asynchronous message that a connection got last, and its first parameter.
+fn farewell(rig: &mut Rig, link: &Link) -> (u8, u16) {
+    let got = rig.recv_within(link.conn, link.digests, 10).expect("a message before the end");
+    assert_eq!(got.opcode(), Opcode::AsyncMessage);
+    let head: AsyncMessage = got.header();
+    assert_eq!((head.itt.get(), head.parameter2.get(), head.parameter3.get()), (NO_TAG, 0, 0));
+    (head.event, head.parameter1.get())
+}
+
+#[test]
+fn a_portal_that_goes_takes_its_connections_along_and_says_whether_the_session_stays() {
+    let mut rig = Rig::plain();
+    let core = &mut rig.cores[0];
+    let first = core.addr;
+    let (listener, second) = core.net.listen("0.0.0.0:3261".parse().unwrap(), false).unwrap();
+    core.target.listen(listener, second);
+    rig.snapshot.portal_groups[0].portals.push(second);
+    rig.configure();
+    let mut one = rig.login(0, "MaxConnections=3\0HeaderDigest=CRC32C\0");
+    rig.cores[0].addr = second;
+    let two = join(&mut rig, &one, 7);
+    let alone = rig.login(0, "");
+    rig.cores[0].addr = first;
+    rig.cores[0].target.unlisten(listener);
+    rig.turns(10);
+    assert_eq!(farewell(&mut rig, &two), (AsyncEvent::ConnectionDropped as u8, 7));
+    assert_eq!(farewell(&mut rig, &alone), (AsyncEvent::SessionDropped as u8, 0));
+    assert!(rig.closed(two.conn) && rig.closed(alone.conn));
+    assert_eq!(rig.command(&mut one, &TUR, 0, &[]).status, 0, "the session goes on");
     rig.finish();
 }
 

@@ -55,7 +55,7 @@ impl Tcp {
 
     fn admit<H: Handler>(&mut self, fd: OwnedFd, listener: ListenerId, peer: Option<SocketAddr>, handler: &mut H) {
         // A peer that is gone again has no address; nothing is lost by refusing it.
-        let Some(peer) = peer else { return };
+        let Some(ends) = peer.and_then(|peer| sock::ends(&fd, Some(peer))) else { return };
         if self.conns.next_id().is_none() {
             self.stats.refused += 1;
             sock::reset_on_close(&fd);
@@ -66,7 +66,7 @@ impl Tcp {
             return;
         };
         let Some(conn) = self.conns.get_mut(id) else { unreachable!("registered one line above") };
-        if handler.accepted(id, listener, peer, &mut conn.tx) {
+        if handler.accepted(id, listener, ends, &mut conn.tx) {
             self.stats.accepted += 1;
             if !conn.tx.is_empty() {
                 self.mark_dirty(id.slot);

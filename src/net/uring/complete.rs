@@ -6,7 +6,6 @@ use super::conn::Phase;
 use super::ring::{Completion, HEADROOM};
 use super::{ACCEPT_AGAIN_MS, Kind, Uring, sock};
 use crate::mem::Pool;
-use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 const ACCEPT: u64 = Kind::Accept as u64;
@@ -61,16 +60,16 @@ impl Uring {
     }
 
     fn admit<H: Handler>(&mut self, fd: OwnedFd, listener: ListenerId, handler: &mut H) {
-        let peer = rustix::net::getpeername(&fd).ok().and_then(|a| a).and_then(|a| SocketAddr::try_from(a).ok());
+        let ends = sock::ends(&fd, None);
         let leaving = self.listeners.get(listener.0 as usize).is_none_or(|l| l.as_ref().is_none_or(|l| l.leaving));
         // A peer that is gone again has no address; nothing is lost by refusing it.
-        let Some(peer) = peer.filter(|_| !leaving) else { return };
+        let Some(ends) = ends.filter(|_| !leaving) else { return };
         let Ok(id) = self.insert(fd, Phase::Open) else {
             self.stats.refused += 1;
             return;
         };
         let Some(conn) = self.conns.get_mut(id) else { unreachable!("inserted above") };
-        if handler.accepted(id, listener, peer, &mut conn.tx) {
+        if handler.accepted(id, listener, ends, &mut conn.tx) {
             self.stats.accepted += 1;
             let greets = !conn.tx.is_empty();
             self.arm_receive(id.slot);

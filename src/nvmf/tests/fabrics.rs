@@ -2,7 +2,7 @@
 
 use super::rig::*;
 use crate::base::VolumeId;
-use crate::net::Net;
+use crate::net::{ListenerId, Net};
 use crate::nvmf::Referral;
 use crate::wire::discovery::{LogEntry, LogHeader};
 use crate::wire::fabrics::{
@@ -15,6 +15,7 @@ use crate::wire::nvme::identify::{self as id, cns, nidt};
 use crate::wire::nvme::log::{ErrorEntry, FirmwareSlots, Smart, lid};
 use crate::wire::nvme::{Cqe, Sgl, Sqe, StatusCode, admin_op, get_ascii, get_str, io_op, sc};
 use crate::wire::nvme_tcp::Digests;
+use core::net::SocketAddr;
 use zerocopy::FromBytes;
 
 fn connect_raw(rig: &mut Rig, params: Connect, data: &ConnectData) -> Cqe {
@@ -419,6 +420,21 @@ fn entries(rig: &mut Rig, q: &mut Queue) -> (u64, Vec<(u8, String, std::net::Soc
     let of = |i: u64| LogEntry::ref_from_bytes(&page[(i as usize + 1) * 1024..][..1024]).unwrap();
     let list = (0..n).map(|i| (of(i).subtype, of(i).subnqn().unwrap().to_owned(), of(i).socket_addr().unwrap()));
     (genctr, list.collect())
+}
+
+#[test]
+fn discovery_shows_a_listener_on_every_address_where_the_host_came_to() {
+    let mut rig = Rig::plain();
+    let came_to = rig.cores[0].addr;
+    let everywhere = SocketAddr::new("0.0.0.0".parse().unwrap(), came_to.port());
+    let other = SocketAddr::new("::".parse().unwrap(), came_to.port() + 1);
+    rig.cores[0].target.listen(ListenerId(0), everywhere);
+    rig.snapshot.subsystems[0].listeners = vec![everywhere, other];
+    rig.configure();
+    let mut q = rig.admin(0, DISCOVERY_NQN);
+    let second = SocketAddr::new(came_to.ip(), other.port());
+    let want = [(3, DISCOVERY_NQN, came_to), (2, NQN, came_to), (2, NQN, second)];
+    assert_eq!(entries(&mut rig, &mut q).1, want.map(|(kind, nqn, addr)| (kind, nqn.to_owned(), addr)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::rig::*;
 use crate::base::rng::Rng;
 use crate::base::{CoreId, Time};
 use crate::mem::{Class, Pool};
-use crate::net::{Close, Closed, ConnId, Handler, ListenerId, LoopbackConfig, Net, NetError, Tx};
+use crate::net::{Close, Closed, ConnId, Ends, Handler, ListenerId, LoopbackConfig, Net, NetError, Tx};
 use crate::nvmf::{Config, Target};
 use crate::wire::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData, Property, property};
 use crate::wire::mutate::Mutator;
@@ -82,9 +82,9 @@ impl Bench {
         let id = ConnId { slot: self.next % 64, generation: self.next };
         self.next += 1;
         let mut tx = Tx::new(4096, 64);
-        let peer = "127.0.0.1:9".parse().unwrap();
+        let ends = Ends { local: "127.0.0.1:4420".parse().unwrap(), peer: "127.0.0.1:9".parse().unwrap() };
         let volumes = &mut self.rig.cores[0].volumes;
-        assert!(self.target.join(self.now, volumes).accepted(id, ListenerId(0), peer, &mut tx));
+        assert!(self.target.join(self.now, volumes).accepted(id, ListenerId(0), ends, &mut tx));
         self.wires.tx.insert(id, tx);
         id
     }

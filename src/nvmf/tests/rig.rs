@@ -3,7 +3,7 @@
 use crate::base::rng::Rng;
 use crate::base::{CoreId, Status, Time, VolumeId};
 use crate::mem::{Class, Pool};
-use crate::net::{Closed, ConnId, Handler, ListenerId, Loopback, LoopbackConfig, Net, Network, Tx};
+use crate::net::{Closed, ConnId, Ends, Handler, ListenerId, Loopback, LoopbackConfig, Net, Network, Tx};
 use crate::nvmf::{Config, Message, Namespace, Snapshot, Subsystem, Target, Transport, Visibility};
 use crate::volume::{Completion, Info, Kind, Payload, Request, Submit, Volumes};
 use crate::wire::fabrics::{Connect, ConnectData, Property, connect_result, property, result_cntlid};
@@ -155,7 +155,7 @@ struct Inbox {
 struct Collector<'a>(&'a mut HashMap<ConnId, Inbox>, Option<ConnId>);
 
 impl Handler for Collector<'_> {
-    fn accepted(&mut self, _: ConnId, _: ListenerId, _: SocketAddr, _: &mut Tx) -> bool {
+    fn accepted(&mut self, _: ConnId, _: ListenerId, _: Ends, _: &mut Tx) -> bool {
         false
     }
     fn connected(&mut self, conn: ConnId, _: &mut Tx) {

@@ -3,13 +3,12 @@
 
 use crate::auth::chap::{Algorithms, Answer, Direction, Policy, Secrets, Target as Chap};
 use crate::mem::Pool;
-use crate::net::{Closed, ConnId, Handler, ListenerId, Tx};
+use crate::net::{Closed, ConnId, Ends, Handler, ListenerId, Tx};
 use crate::wire::iscsi::pdu::*;
 use crate::wire::iscsi::text::{Pairs, TextWriter};
 use crate::wire::iscsi::value::{binary, number};
 use crate::wire::iscsi::*;
 use crate::wire::scsi::op;
-use core::net::SocketAddr;
 use std::collections::HashMap;
 use zerocopy::big_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -521,7 +520,7 @@ impl Target {
 }
 
 impl Handler for Target {
-    fn accepted(&mut self, conn: ConnId, _: ListenerId, _: SocketAddr, _: &mut Tx) -> bool {
+    fn accepted(&mut self, conn: ConnId, _: ListenerId, _: Ends, _: &mut Tx) -> bool {
         let direction = if self.shape.mutual { Direction::Mutual } else { Direction::OneWay };
         let fresh = Conn {
             bytes: Vec::new(),

@@ -2,14 +2,13 @@
 
 use crate::base::Time;
 use crate::mem::Pool;
-use crate::net::{Closed, ConnId, Handler, ListenerId, Tx};
+use crate::net::{Closed, ConnId, Ends, Handler, ListenerId, Tx};
 use crate::wire::fabrics::{self, Connect, ConnectData, Property, fctype, property};
 use crate::wire::nvme::admin::Identify;
 use crate::wire::nvme::identify::{self, cns, nidt, put_descriptor};
 use crate::wire::nvme::{Cqe, DsmRange, Sgl, Sqe, StatusCode, admin_op, io_op, sc};
 use crate::wire::nvme_tcp::pdu::{CapsuleCmd, CapsuleResp, Data, Head, IcReq, IcResp, LAST_PDU, R2t, SUCCESS, TermReq};
 use crate::wire::nvme_tcp::{Digests, Fault, Fes, Kind, Receiver, Side};
-use core::net::SocketAddr;
 use std::collections::HashMap;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -414,7 +413,7 @@ impl Target {
 }
 
 impl Handler for Target {
-    fn accepted(&mut self, conn: ConnId, _: ListenerId, _: SocketAddr, _: &mut Tx) -> bool {
+    fn accepted(&mut self, conn: ConnId, _: ListenerId, _: Ends, _: &mut Tx) -> bool {
         self.accepted += 1;
         let receiver = Receiver::new(Side::Controller);
         self.peers.insert(conn, Peer { receiver, align: 4, qid: None, transfers: HashMap::new() });
