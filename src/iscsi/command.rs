@@ -174,12 +174,10 @@ impl Target {
         if from_host {
             let need = io.bytes.min(asked.offered());
             let size = io.bytes / io.blocks.max(1);
-            // Less than a block, and all of it here: no block is written, and the residual count says so.
-            let nothing = need == 0 || (need < size && data.len() >= need && !command.follows);
-            if nothing || !need.is_multiple_of(size) {
+            if need == 0 || !need.is_multiple_of(size) {
                 data.discard(env.pool);
                 self.took(command.session, immediate);
-                let end = if nothing { End::GOOD } else { End::check(Sense::illegal(asc::INVALID_FIELD_IN_IU)) };
+                let end = if need == 0 { End::GOOD } else { End::check(Sense::illegal(asc::INVALID_FIELD_IN_IU)) };
                 self.answer_now(c, command, wants, end, env);
                 return Verdict::Done;
             }

@@ -3,6 +3,7 @@
 
 use super::commands::{Command, Found, Needs, find};
 use super::long::{TRANSFER_BYTES_MAX, long};
+use super::partial::partial;
 use super::state::Obstacle;
 use super::{Access as PortAccess, Begin, Cx, End, Io, Unit};
 use super::{atomic, copy, inquiry, lba_status, mode, opcodes, ports, report, reserve, same, sanitize, unmap, verify};
@@ -50,10 +51,13 @@ pub fn begin(cx: &mut Cx<'_>, cdb: &Cdb) -> Begin {
     slow(cx, cdb)
 }
 
-/// A transfer as one request, or in pieces.
+/// A transfer as one request, in pieces, or as much of it as comes.
 #[inline]
 pub(super) fn sized(cx: &Cx<'_>, io: Io) -> Begun {
-    if io.bytes > IO_BYTES_MAX as u32 {
+    let offered = cx.data_out.unwrap_or(io.bytes);
+    if offered < io.bytes && io.kind == Kind::Write && !offered.is_multiple_of(cx.unit.info.block_size) {
+        partial(cx, io, offered)
+    } else if io.bytes > IO_BYTES_MAX as u32 {
         long(cx, io.kind, io.lba, io.blocks, io.fua)
     } else if io.blocks > 0 {
         Ok(Begin::Io(io))

@@ -21,6 +21,7 @@ mod lba_status;
 mod long;
 mod mode;
 mod opcodes;
+mod partial;
 mod ports;
 mod program;
 mod report;

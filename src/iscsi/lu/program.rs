@@ -7,6 +7,7 @@ use super::copy::Copy;
 use super::lba_status::LbaStatus;
 use super::long::Long;
 use super::mode::{Select, StartStop};
+use super::partial::Partial;
 use super::reserve::{Change, Legacy};
 use super::same::WriteSame;
 use super::sanitize::Sanitize;
@@ -179,6 +180,7 @@ programs!(
     Legacy,
     Long,
     OrWrite,
+    Partial,
     Same,
     Sanitize,
     Select,

@@ -59,17 +59,19 @@ fn residual_counts_tell_what_did_not_fit() {
     let less = rig.command(&mut link, &cdb10(0x2a, 0, 4), 0, &new[..512]);
     assert_eq!((less.status, less.residual), (0, (4, 1536)));
     assert_eq!(rig.disk.borrow().bytes[..2048], [&new[..1024], &[0; 1024]].concat());
-    // Less than a block: none is written, whether its data is here or would have to be asked for.
+    // An end within a block: what came is written, whether it is here or is asked for, and nothing else is.
     let itt = rig.submit(&mut link, FINAL | WRITE, &cdb10(0x2a, 0, 1), 200, &[7; 200]);
     let cut = rig.complete(&mut link, itt, &[]);
     assert_eq!((cut.status, cut.residual), (0, (4, 312)));
-    let itt = rig.submit(&mut link, FINAL | WRITE, &cdb10(0x2a, 0, 1), 200, &[]);
-    let cut = rig.complete(&mut link, itt, &[]);
-    assert_eq!((cut.sense, cut.residual), (Some((5, 0x0e03)), (4, 312)));
+    let itt = rig.submit(&mut link, FINAL | WRITE, &cdb10(0x2a, 1, 2), 712, &[]);
+    let cut = rig.complete(&mut link, itt, &[8; 712]);
+    assert_eq!((cut.status, cut.residual), (0, (4, 312)));
+    let want = [&[7; 200][..], &new[200..512], &[8; 712], &[0; 824]].concat();
+    assert_eq!(rig.disk.borrow().bytes[..2048], want);
     let itt = rig.submit(&mut link, FINAL | WRITE, &cdb10(0x2a, 0, 1), 0, &[]);
     let none = rig.complete(&mut link, itt, &[]);
     assert_eq!((none.status, none.residual), (0, (4, 512)));
-    assert_eq!(rig.disk.borrow().bytes[..512], new[..512]);
+    assert_eq!(rig.disk.borrow().bytes[..2048], want);
     // A command that moves nothing although something was expected; one against its direction.
     let itt = rig.submit(&mut link, FINAL | READ, &TUR, 100, &[]);
     assert_eq!(rig.complete(&mut link, itt, &[]).residual, (2, 100));

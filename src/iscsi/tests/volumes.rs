@@ -90,6 +90,14 @@ impl Memory {
                 disk.bytes[range].copy_from_slice(data);
             }
             Kind::Compare if disk.bytes[range.clone()] != *data => status = Status::CompareMismatch,
+            Kind::CompareWrite => {
+                let (old, new) = data.split_at(len);
+                if disk.bytes[range.clone()] == *old {
+                    disk.bytes[range].copy_from_slice(new);
+                } else {
+                    status = Status::CompareMismatch;
+                }
+            }
             Kind::WriteZeroes | Kind::Deallocate => disk.bytes[range].fill(0),
             _ => {}
         }

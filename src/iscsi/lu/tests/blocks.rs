@@ -158,6 +158,27 @@ fn or_write_adds_bits_in_pieces_and_starts_over_when_somebody_writes() {
 }
 
 #[test]
+fn a_write_that_ends_within_a_block_leaves_the_rest_of_it_alone() {
+    let mut rig = Rig::new(512);
+    let cdb = |lba: u32, blocks: u16| format!("2a 00 {lba:08x} 00 {blocks:04x} 00");
+    rig.disk.fill(0x11);
+    rig.announced = Some(200);
+    rig.good(&cdb(3, 1), &[0xee; 200]);
+    assert_eq!(rig.log, [(Kind::Read, 3, 1), (Kind::CompareWrite, 3, 1)]);
+    assert!(rig.disk[3 * 512..3 * 512 + 200].iter().all(|b| *b == 0xee));
+    // Whole blocks before it, and somebody who writes the rest of the last one meanwhile: both are there.
+    rig.announced = Some(1124);
+    rig.race = Some((1, 7 * 512 + 511));
+    rig.good(&cdb(5, 9), &[0xdd; 1124]);
+    assert!(rig.race.is_none() && rig.disk[5 * 512..5 * 512 + 1124].iter().all(|b| *b == 0xdd));
+    assert_eq!((rig.disk[5 * 512 + 1124], rig.disk[7 * 512 + 511], rig.disk[8 * 512]), (0x11, 0x11 | 1, 0x11));
+    assert!(rig.disk[..3 * 512].iter().chain(&rig.disk[3 * 512 + 200..5 * 512]).all(|b| *b == 0x11));
+    rig.fail = Some(Status::CapacityExceeded);
+    rig.announced = Some(1);
+    rig.fails(&cdb(0, 1), &[1], Key::DataProtect, asc::SPACE_ALLOCATION_FAILED);
+}
+
+#[test]
 fn an_atomic_write_is_as_long_as_the_volume_promises() {
     let mut rig = Rig::new(512);
     let cdb = |lba: u64, boundary: u16, blocks: u16| format!("9c 08 {lba:016x} {boundary:04x} {blocks:04x} 00 00");
