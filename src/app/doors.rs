@@ -4,7 +4,7 @@
 use crate::base::Time;
 use crate::cluster::Protocol;
 use crate::mem::Pool;
-use crate::net::{Closed, ConnId, Ends, Handler, ListenerId, Tx};
+use crate::net::{Closed, ConnId, Ends, Handler, ListenerId, Loose, Tx};
 use crate::volume::Volumes;
 use crate::{iscsi, nvmf};
 
@@ -31,12 +31,17 @@ impl Routes {
     /// Notes the protocol of a connection just accepted; `None` when its listener was closed meanwhile.
     fn accept(&mut self, conn: ConnId, listener: ListenerId) -> Option<Protocol> {
         let (_, protocol) = *self.listeners.iter().find(|(l, _)| *l == listener)?;
+        self.adopt(conn, protocol);
+        Some(protocol)
+    }
+
+    /// Notes the protocol of a connection that has come from another core.
+    pub fn adopt(&mut self, conn: ConnId, protocol: Protocol) {
         let slot = conn.slot as usize;
         if self.conns.len() <= slot {
             self.conns.resize(slot + 1, protocol);
         }
         self.conns[slot] = protocol;
-        Some(protocol)
     }
 
     #[inline]
@@ -90,6 +95,10 @@ impl<V: Volumes> Handler for Doors<'_, V> {
     #[inline]
     fn paused(&mut self, conn: ConnId) -> bool {
         route!(self, self.routes.of(conn), paused(conn))
+    }
+
+    fn released(&mut self, conn: ConnId, loose: Loose) {
+        route!(self, self.routes.of(conn), released(conn, loose));
     }
 
     fn closed(&mut self, conn: ConnId, why: Closed) {

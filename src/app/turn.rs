@@ -231,7 +231,10 @@ impl Core {
                     self.nvmf.message(turn.now, from, m, &mut self.net, &mut self.pool);
                 }
                 (Peer::Core(from), Message::Iscsi(m)) => {
-                    self.iscsi.message(turn.now, from, m, &mut self.net, &mut self.front, &mut self.pool);
+                    let (net, pool) = (&mut self.net, &mut self.pool);
+                    if let Some(conn) = self.iscsi.message(turn.now, from, m, net, &mut self.front, pool) {
+                        self.routes.adopt(conn, Protocol::Iscsi);
+                    }
                 }
                 (_, Message::Task(task)) => task(self, turn.now),
                 (Peer::Control, _) => unreachable!("the control thread sends tasks only"),

@@ -112,7 +112,7 @@ impl Target {
             let over = c.deadline.is_some_and(|d| now >= d);
             let silent = now.since(c.heard);
             match c.state() {
-                State::Login | State::Waiting if over => {
+                State::Login | State::Moving { .. } | State::Waiting if over => {
                     self.stats.login_timeouts += 1;
                     self.end_by_id(id, Close::Now);
                 }
@@ -133,7 +133,7 @@ impl Target {
                         _ => {}
                     }
                 }
-                State::Login | State::Waiting | State::Leaving | State::Closing => {}
+                State::Login | State::Moving { .. } | State::Waiting | State::Leaving | State::Closing => {}
             }
         }
     }
@@ -177,7 +177,8 @@ impl Target {
         ids.len()
     }
 
-    /// A message from another core's target.
+    /// A message from another core's target. Returns the connection that it brought, if it did: one of the net's that
+    /// belongs to this target from now on.
     pub fn message<N: Net, V: Volumes>(
         &mut self,
         now: Time,
@@ -186,8 +187,10 @@ impl Target {
         net: &mut N,
         volumes: &mut V,
         pool: &mut Pool,
-    ) {
+    ) -> Option<ConnId> {
+        let mut brought = None;
         match message {
+            Message::Connection(moved) => brought = self.welcome(now, *moved, net),
             Message::Clear { token, scope, why } => self.clear_here(scope, why, (from, token)),
             Message::Change { token, target, lun, event } => {
                 self.change_unit(target, lun, event, None);
@@ -198,6 +201,7 @@ impl Target {
         self.check_fences();
         self.settle_waits(now, net, volumes, pool);
         self.bury(pool);
+        brought
     }
 
     /// What waited goes on.

@@ -4,7 +4,7 @@ use super::login::Login;
 use super::session::{Nexus, Session, SessionRef};
 use super::tasks::{Tag, Task, Tasks};
 use super::text::Exchange;
-use crate::base::Time;
+use crate::base::{CoreId, Time};
 use crate::mem::Buf;
 use crate::net::{ConnId, Ends, Tx};
 use crate::wire::iscsi::pdu::{Head, Numbers, Tail};
@@ -16,6 +16,8 @@ use zerocopy::{Immutable, IntoBytes};
 /// What a connection is (the states of RFC 7143 8.1.3 that differ for a target).
 ///
 /// ```text
+///   Login ──first request names another core's session──> Moving: the connection goes to that core
+///     │
 ///   Login ──last request──> Waiting ──older sessions are gone──> Full ──logout answered──> Leaving
 ///     │  └──────────────(nothing to wait for)────────────────────>┘                           │
 ///     └──── any of them, on a fault or at the end ────> Closing <─────────────────────────────┘
@@ -24,6 +26,11 @@ use zerocopy::{Immutable, IntoBytes};
 pub(super) enum State {
     /// Login phase.
     Login,
+    /// Its first request names a session of another core: it goes there, with all it has received.
+    Moving {
+        /// The session's core.
+        to: CoreId,
+    },
     /// The last login request is there; older sessions of the same name come to their end first.
     Waiting,
     /// Full feature phase.
@@ -246,10 +253,10 @@ impl Conn {
     pub fn enter(&mut self, next: State) {
         let legal = matches!(
             (self.state, next),
-            (State::Login, State::Waiting | State::Full)
+            (State::Login, State::Moving { .. } | State::Waiting | State::Full)
                 | (State::Waiting, State::Full)
                 | (State::Full, State::Leaving)
-                | (State::Login | State::Waiting | State::Full | State::Leaving, State::Closing)
+                | (State::Login | State::Moving { .. } | State::Waiting | State::Full | State::Leaving, State::Closing)
         );
         assert!(legal, "a connection can not go from {:?} to {next:?}", self.state);
         self.state = next;
@@ -257,7 +264,7 @@ impl Conn {
 
     /// True until the login has succeeded.
     pub fn in_login(&self) -> bool {
-        matches!(self.state, State::Login | State::Waiting)
+        matches!(self.state, State::Login | State::Moving { .. } | State::Waiting)
     }
 
     /// A task that is known to be there.

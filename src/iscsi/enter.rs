@@ -116,9 +116,7 @@ impl Target {
 
     /// A further connection of a session.
     fn join_session(&mut self, c: &mut Conn, who: &Who, tsih: u16, tx: &mut Tx) -> Result<(), Stop> {
-        if self.sessions.core_of(tsih) != self.core {
-            return Err(LoginStatus::CantInclude.into());
-        }
+        assert_eq!(self.sessions.core_of(tsih), self.core, "a connection logs in on the core of its session");
         let cid = c.login.as_ref().and_then(|l| l.first).map_or(0, |f| f.cid.get());
         let session = self.sessions.by_tsih(tsih).ok_or(LoginStatus::NoSession)?;
         if !session.nexus.same(&who.nexus) || session.nexus.target.is_none() {

@@ -4,9 +4,9 @@ use super::conn::{Conn, Rx, State};
 use super::target::{Env, Target};
 use crate::base::Time;
 use crate::mem::Pool;
-use crate::net::{Closed, ConnId, Ends, Handler, ListenerId, Tx};
+use crate::net::{Closed, ConnId, Ends, Handler, ListenerId, Loose, Tx};
 use crate::volume::Volumes;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 /// A [`Target`] with the volumes it may use, for one `net.poll`.
 pub struct Joined<'a, V> {
@@ -44,8 +44,14 @@ impl<V: Volumes> Handler for Joined<'_, V> {
     fn paused(&mut self, conn: ConnId) -> bool {
         let turn = self.target.turn;
         self.target.conn(conn).is_some_and(|c| {
-            matches!(c.state(), State::Waiting | State::Leaving) || c.rx == Rx::Parked || c.blocked == turn
+            matches!(c.state(), State::Moving { .. } | State::Waiting | State::Leaving)
+                || c.rx == Rx::Parked
+                || c.blocked == turn
         })
+    }
+
+    fn released(&mut self, conn: ConnId, loose: Loose) {
+        self.target.hand_over(conn, loose);
     }
 
     fn closed(&mut self, conn: ConnId, _why: Closed) {
@@ -81,6 +87,15 @@ impl Target {
     /// Whether a new connection may stay.
     fn admit(&mut self, now: Time, conn: ConnId, listener: ListenerId, ends: Ends) -> bool {
         let Some((_, addr)) = self.listeners.iter().find(|(l, _)| *l == listener).copied() else { return false };
+        let admitted = self.may_enter(now, addr, ends);
+        if admitted {
+            self.seat(now, conn, addr, ends);
+        }
+        admitted
+    }
+
+    /// Whether there is a place for a connection that came to `addr`.
+    pub(super) fn may_enter(&mut self, now: Time, addr: SocketAddr, ends: Ends) -> bool {
         if self.snapshot.options.is_none() || self.portal_group_of(addr).is_none() {
             return false;
         }
@@ -95,6 +110,11 @@ impl Target {
         {
             return false;
         }
+        true
+    }
+
+    /// A place for a connection: its login begins.
+    pub(super) fn seat(&mut self, now: Time, conn: ConnId, addr: SocketAddr, ends: Ends) {
         let slot = conn.slot as usize;
         if self.conns.len() <= slot {
             self.conns.resize_with(slot + 1, || None);
@@ -103,7 +123,6 @@ impl Target {
         let deadline = now.after_ms(self.config.login_ms);
         self.conns[slot] = Some(Box::new(Conn::new(conn, addr, ends, now, deadline)));
         self.in_login += 1;
-        true
     }
 
     /// True when an address has failed to log in too often lately.

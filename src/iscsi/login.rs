@@ -265,6 +265,11 @@ enum Go {
 }
 
 impl Login {
+    /// True before its first request.
+    pub(super) fn is_new(&self) -> bool {
+        self.first.is_none()
+    }
+
     /// Checks what a request's header says; returns its stage.
     fn header(&mut self, request: &LoginRequest) -> Result<Stage, LoginStatus> {
         if request.version_min != 0 {

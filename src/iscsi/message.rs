@@ -1,11 +1,14 @@
 //! What the targets of different cores tell each other. A session lives on the core that accepted its leading connection
-//! (its TSIH names the core); what ends tasks or changes a unit for everybody goes to all cores and is answered by each.
-//! The application moves each message from [`Target::outbox`](super::Target::outbox) to
-//! [`Target::message`](super::Target::message) of the core it is for, in order per pair of cores.
+//! (its TSIH names the core); its further connections are handed to that core. What ends tasks or changes a unit for
+//! everybody goes to all cores and is answered by each. The application moves each message from
+//! [`Target::outbox`](super::Target::outbox) to [`Target::message`](super::Target::message) of the core it is for, in order
+//! per pair of cores.
 
 use super::lu::LuEvent;
 use super::session::Nexus;
 use crate::base::VolumeId;
+use crate::net::{Ends, Loose};
+use core::net::SocketAddr;
 
 /// What one core's target tells another's.
 #[derive(Debug)]
@@ -30,11 +33,22 @@ pub enum Message {
         /// What happened.
         event: LuEvent,
     },
-    /// The answer to either.
+    /// A connection whose first login request names a session of the other core. Not answered.
+    Connection(Box<Moved>),
+    /// The answer to `Clear` and `Change`.
     Cleared {
         /// As it was asked with.
         token: u32,
     },
+}
+
+/// A connection on its way to the core of its session.
+#[derive(Debug)]
+pub struct Moved {
+    pub(super) loose: Loose,
+    /// Where it was accepted.
+    pub(super) listener: SocketAddr,
+    pub(super) ends: Ends,
 }
 
 /// Tasks that are ended together.

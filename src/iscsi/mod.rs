@@ -6,7 +6,8 @@
 //!
 //! 1. `net.poll` with `Target::join(now, volumes)` as its handler. On a net that serves two targets, a connection belongs
 //!    to the one whose `listen` named its listener.
-//! 2. `Target::message(now, from, message, net, volumes, pool)` for what other cores' targets sent.
+//! 2. `Target::message(now, from, message, net, volumes, pool)` for what other cores' targets sent. A connection that it
+//!    returns has come from another core: it belongs to this target.
 //! 3. The volumes' own step.
 //! 4. `Target::respond(now, completions, net, volumes, pool)` with the requests that ended and whose tag has not 0 in bits
 //!    63:56 (the NVMe/TCP target's have).
@@ -40,6 +41,7 @@ mod joined;
 mod login;
 pub mod lu;
 mod message;
+mod migrate;
 mod others;
 mod params;
 mod random;
@@ -62,6 +64,6 @@ pub use config::{
 };
 pub use control::Order;
 pub use joined::Joined;
-pub use message::{Message, Scope, SessionName, Why};
+pub use message::{Message, Moved, Scope, SessionName, Why};
 pub use stats::{ConnectionReport, SessionReport, Stats};
 pub use target::Target;

@@ -14,6 +14,8 @@ pub struct Stats {
     pub authentication_failures: u64,
     /// Logins that were sent elsewhere.
     pub redirections: u64,
+    /// Connections handed to the core of their session.
+    pub moved: u64,
     /// Logins that ran out of time.
     pub login_timeouts: u64,
     /// Logins that succeeded.

@@ -80,7 +80,8 @@ impl Target {
             let rest = &bytes[at..];
             let step = match (c.rx, c.state()) {
                 (_, State::Closing) => return bytes.len(),
-                (_, State::Waiting | State::Leaving) | (Rx::Land { .. } | Rx::Collect { .. } | Rx::Parked, _) => break,
+                (_, State::Moving { .. } | State::Waiting | State::Leaving)
+                | (Rx::Land { .. } | Rx::Collect { .. } | Rx::Parked, _) => break,
                 (Rx::Header, _) => self.pdu(c, rest, env),
                 (Rx::Tail { task, from, to, last }, _) => self.data_tail(c, (task, from, to, last), rest, env),
                 (Rx::Sealed, _) => self.sealed(c, rest, env),
@@ -118,6 +119,10 @@ impl Target {
             Ok(None) => return Step::More,
             Err(fault) => return self.unframed(c, fault, rest, env.tx),
         };
+        if c.state() == State::Login && self.belongs_elsewhere(c, rest) {
+            // Nothing of it is taken here: the session's core reads the request from its beginning.
+            return Step::More;
+        }
         if frame.opcode == Some(Opcode::DataOut) && c.state() == State::Full {
             let data = DataOut::ref_from_prefix(rest).expect("a frame has a header").0;
             return self.data_out(c, data, frame, env);

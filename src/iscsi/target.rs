@@ -65,6 +65,8 @@ pub struct Target {
     pub(super) detached: Slab<Detached>,
     /// What the control plane is asked to do.
     pub(super) orders: Orders,
+    /// Connections that go to the core of their session.
+    pub(super) moving: Vec<ConnId>,
     /// What connections that are about to be closed are told first.
     pub(super) farewells: Vec<(ConnId, Out, AsyncMessage)>,
     /// Connections to close at the end of the turn.
@@ -128,6 +130,7 @@ impl Target {
             outbox: Vec::new(),
             detached: Slab::new(),
             orders: Orders::default(),
+            moving: Vec::new(),
             farewells: Vec::new(),
             closing: Vec::new(),
             dead: Vec::new(),
@@ -212,6 +215,10 @@ impl Target {
         worked |= !self.dead.is_empty() || !self.cancelled.is_empty();
         self.bury(pool);
         worked |= !self.closing.is_empty() || !self.outbox.is_empty() || !self.orders.new.is_empty();
+        worked |= !self.moving.is_empty();
+        for conn in self.moving.drain(..) {
+            net.release(conn);
+        }
         for (conn, out, farewell) in self.farewells.drain(..) {
             if let Some(tx) = net.tx(conn) {
                 out.put(tx, &farewell);

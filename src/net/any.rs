@@ -1,9 +1,9 @@
 //! The kernel TCP engine an operator chose, behind one type: one branch per call and turn, none per byte.
 
-use super::{Close, ConnId, Handler, ListenerId, Net, NetError, NetStats, Tcp, TcpConfig, Tx, Uring};
+use super::{Close, ConnId, Handler, ListenerId, Loose, Net, NetError, NetStats, Tcp, TcpConfig, Tx, Uring};
 use crate::base::Time;
 use crate::mem::Pool;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 /// Which engine moves the bytes of kernel TCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -90,8 +90,11 @@ impl Net for AnyNet {
     fn connect(&mut self, addr: SocketAddr) -> Result<ConnId, NetError> {
         either!(self, net => net.connect(addr))
     }
-    fn adopt(&mut self, stream: TcpStream) -> Result<ConnId, NetError> {
-        either!(self, net => net.adopt(stream))
+    fn adopt(&mut self, loose: Loose) -> Result<ConnId, NetError> {
+        either!(self, net => net.adopt(loose))
+    }
+    fn release(&mut self, conn: ConnId) {
+        either!(self, net => net.release(conn));
     }
     fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize {
         either!(self, net => net.poll(now, pool, handler))

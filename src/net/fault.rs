@@ -1,12 +1,12 @@
 //! A net that misbehaves on purpose: connections that break after some bytes, or stand still for a while. Wraps any
 //! engine; seeded, so that a failure can be had again.
 
-use super::{Close, Closed, ConnId, Ends, Handler, ListenerId, Net, NetError, NetStats, Tx};
+use super::{Close, Closed, ConnId, Ends, Handler, ListenerId, Loose, Net, NetError, NetStats, Tx};
 use crate::base::Time;
 use crate::base::rng::Rng;
 use crate::mem::Pool;
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 /// What goes wrong, and how often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,6 +119,10 @@ impl<H: Handler> Handler for Tap<'_, H> {
         let fate = self.fate(conn);
         fate.broken || fate.stalled_until > now || self.handler.paused(conn)
     }
+    fn released(&mut self, conn: ConnId, loose: Loose) {
+        self.fates.remove(&conn);
+        self.handler.released(conn, loose);
+    }
     fn closed(&mut self, conn: ConnId, why: Closed) {
         let broken = self.fates.remove(&conn).is_some_and(|f| f.broken);
         self.handler.closed(conn, if broken { Closed::Error(libc::ECONNRESET) } else { why });
@@ -135,8 +139,11 @@ impl<N: Net> Net for Faulty<N> {
     fn connect(&mut self, addr: SocketAddr) -> Result<ConnId, NetError> {
         self.inner.connect(addr)
     }
-    fn adopt(&mut self, stream: TcpStream) -> Result<ConnId, NetError> {
-        self.inner.adopt(stream)
+    fn adopt(&mut self, loose: Loose) -> Result<ConnId, NetError> {
+        self.inner.adopt(loose)
+    }
+    fn release(&mut self, conn: ConnId) {
+        self.inner.release(conn);
     }
     fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize {
         self.now = now;

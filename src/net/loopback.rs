@@ -4,7 +4,7 @@
 
 use super::feed::feed;
 use super::slots::Slots;
-use super::{CARRY_MAX, Close, Closed, ConnId, Ends, Handler, ListenerId, Net, NetError, NetStats, Tx};
+use super::{CARRY_MAX, Close, Closed, ConnId, Ends, Handler, ListenerId, Loose, Net, NetError, NetStats, Stream, Tx};
 use crate::base::Time;
 use crate::base::rng::Rng;
 use crate::mem::Pool;
@@ -97,6 +97,7 @@ impl Network {
             host: index,
             conns: Slots::new(crate::base::limits::CONNS_PER_CORE),
             ended: VecDeque::new(),
+            leaving: Vec::new(),
             stats: NetStats::default(),
             scratch: Vec::new(),
             now: Time(0),
@@ -147,6 +148,8 @@ pub struct Loopback {
     host: usize,
     conns: Slots<Conn>,
     ended: VecDeque<u32>,
+    /// Connections that are to leave for another host's net.
+    leaving: Vec<ConnId>,
     stats: NetStats,
     scratch: Vec<u8>,
     now: Time,
@@ -240,6 +243,19 @@ impl Loopback {
             }
             drop(shared);
             handler.closed(id, why);
+            count += 1;
+        }
+        count
+    }
+
+    fn let_go<H: Handler>(&mut self, handler: &mut H) -> usize {
+        let mut count = 0;
+        for id in std::mem::take(&mut self.leaving) {
+            let Some(Conn { phase: Phase::Open, tx, .. }) = self.conns.get_mut(id) else { continue };
+            assert!(tx.is_empty(), "a connection that leaves has nothing to send");
+            let Some((_, conn)) = self.conns.remove(id.slot) else { unreachable!("looked up above") };
+            let stream = Stream::Link { link: conn.link, side: conn.side };
+            handler.released(id, Loose { stream, bytes: conn.carry });
             count += 1;
         }
         count
@@ -399,13 +415,21 @@ impl Net for Loopback {
         Ok(id)
     }
 
-    fn adopt(&mut self, _stream: std::net::TcpStream) -> Result<ConnId, NetError> {
-        Err(NetError::Engine("loopback", std::io::Error::from(std::io::ErrorKind::Unsupported)))
+    fn adopt(&mut self, loose: Loose) -> Result<ConnId, NetError> {
+        let Stream::Link { link, side } = loose.stream else {
+            return Err(NetError::Engine("loopback", std::io::Error::from(std::io::ErrorKind::Unsupported)));
+        };
+        let conn = Conn { carry: loose.bytes, paused: true, ..Conn::new(link, side, Phase::Open) };
+        self.conns.insert(conn).map_err(|_| NetError::Limit("connections per core"))
+    }
+
+    fn release(&mut self, conn: ConnId) {
+        self.leaving.push(conn);
     }
 
     fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize {
         self.now = now;
-        let mut events = self.reap(pool, handler) + self.accept(handler);
+        let mut events = self.let_go(handler) + self.reap(pool, handler) + self.accept(handler);
         for slot in 0..self.conns.span() {
             events += usize::from(self.receive(slot, now, pool, handler));
         }
@@ -438,7 +462,7 @@ impl Net for Loopback {
 
     fn wake_at(&self) -> Option<Time> {
         let shared = self.network.lock();
-        if !self.ended.is_empty() || !shared.hosts[self.host].knocks.is_empty() {
+        if !self.ended.is_empty() || !self.leaving.is_empty() || !shared.hosts[self.host].knocks.is_empty() {
             return Some(Time(0));
         }
         self.conns

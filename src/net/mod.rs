@@ -31,6 +31,7 @@ pub use uring::Uring;
 use crate::base::Time;
 use crate::mem::Pool;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 /// A connection of this core's net. `generation` makes a reused slot a different connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -64,6 +65,40 @@ impl Ends {
             (IpAddr::V4(_), IpAddr::V6(_)) => None,
             // An IPv6 listener serves IPv4 as well. A scope is of this host only: it is not passed on.
             (_, local) => Some(SocketAddr::new(local, listener.port())),
+        }
+    }
+}
+
+/// A connection that has left its net, on its way to another's: see [`Net::release`]. Dropping it ends the connection.
+#[derive(Debug)]
+pub struct Loose {
+    stream: Stream,
+    /// What was received and not consumed: the receiving net presents it first.
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    /// Of the operating system.
+    Socket(OwnedFd),
+    /// A side of a link of the test network.
+    Link { link: usize, side: usize },
+}
+
+impl From<std::net::TcpStream> for Loose {
+    fn from(stream: std::net::TcpStream) -> Loose {
+        Loose { stream: Stream::Socket(stream.into()), bytes: Vec::new() }
+    }
+}
+
+impl Loose {
+    /// Its socket and its bytes, for an engine of the operating system's.
+    fn socket(self) -> Result<(OwnedFd, Vec<u8>), NetError> {
+        match self.stream {
+            Stream::Socket(fd) => Ok((fd, self.bytes)),
+            Stream::Link { .. } => {
+                Err(NetError::Engine("adopt", std::io::Error::from(std::io::ErrorKind::Unsupported)))
+            }
         }
     }
 }
@@ -135,6 +170,10 @@ pub trait Handler {
         let _ = conn;
         false
     }
+    /// The connection has left this net, as [`Net::release`] asked; its id will not be used again.
+    fn released(&mut self, conn: ConnId, loose: Loose) {
+        let _ = (conn, loose);
+    }
     /// The connection is gone; its id will not be used again.
     fn closed(&mut self, conn: ConnId, why: Closed);
 }
@@ -150,9 +189,12 @@ pub trait Net {
     fn unlisten(&mut self, listener: ListenerId);
     /// Starts an outgoing connection; `connected` or `closed` tells how it went.
     fn connect(&mut self, addr: SocketAddr) -> Result<ConnId, NetError>;
-    /// Takes over an established connection (accepted on another core, or a test's socket pair). The caller tells its
-    /// protocol itself: neither `accepted` nor `connected` is called.
-    fn adopt(&mut self, stream: std::net::TcpStream) -> Result<ConnId, NetError>;
+    /// Takes over an established connection (released by another core's net, or a test's socket pair). The caller tells
+    /// its protocol itself: neither `accepted` nor `connected` is called. What had been received comes first.
+    fn adopt(&mut self, loose: Loose) -> Result<ConnId, NetError>;
+    /// Lets an open connection go, to be adopted by another core's net. Its handler keeps it paused and has nothing
+    /// queued to send; a later poll hands it over by [`Handler::released`], or tells of its end if that comes first.
+    fn release(&mut self, conn: ConnId);
     /// Accepts and receives whatever is ready; returns how many events there were.
     fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize;
     /// The send queue of a connection; `None` once it is closed.

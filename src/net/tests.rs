@@ -44,13 +44,30 @@ struct Echo {
     streams: HashMap<ConnId, Stream>,
     order: VecDeque<ConnId>,
     ends: Vec<Ends>,
+    /// Nothing more is consumed; how often something could have been.
+    holds: bool,
+    held: u32,
+    loose: Option<Loose>,
 }
 
 impl Echo {
     fn new(serves: bool, lands: bool) -> Echo {
         let streams = HashMap::new();
         let order = VecDeque::new();
-        Echo { serves, lands, refuses: false, starved: false, pauses: 0, max_seen: 0, streams, order, ends: Vec::new() }
+        Echo {
+            serves,
+            lands,
+            refuses: false,
+            starved: false,
+            pauses: 0,
+            max_seen: 0,
+            streams,
+            order,
+            ends: Vec::new(),
+            holds: false,
+            held: 0,
+            loose: None,
+        }
     }
 
     fn stream(&mut self, conn: ConnId) -> &mut Stream {
@@ -127,6 +144,10 @@ impl Handler for Echo {
         }
     }
     fn data(&mut self, conn: ConnId, bytes: &[u8], tx: &mut Tx, pool: &mut Pool) -> usize {
+        if self.holds {
+            self.held += 1;
+            return 0;
+        }
         let mut at = 0;
         while bytes.len() - at >= 4 {
             let len = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
@@ -146,7 +167,10 @@ impl Handler for Echo {
         at
     }
     fn paused(&mut self, _: ConnId) -> bool {
-        self.starved
+        self.starved || (self.holds && self.held > 0)
+    }
+    fn released(&mut self, _: ConnId, loose: Loose) {
+        self.loose = Some(loose);
     }
     fn closed(&mut self, conn: ConnId, why: Closed) {
         let stream = self.stream(conn);
@@ -278,6 +302,47 @@ fn close_after_send<N: Net>(nets: (N, N)) {
     assert_eq!(rig.at_client.stream(conn).closed, Some(Closed::Local));
     assert_eq!((rig.server.connections(), rig.client.connections()), (0, 0));
     assert!(rig.pools.iter().all(|p| p.stats().all(|s| s.free == s.total)));
+}
+
+/// A connection goes from one net to another with what it has received and nobody has read, and loses nothing.
+fn moves<N: Net>(nets: (N, N), mut other: N) {
+    let mut rig = Rig::new(nets, false, 4096);
+    let (_, addr) = rig.server.listen(ANY, false).unwrap();
+    let conn = rig.connect(addr);
+    rig.exchange(&[conn], 3, 20, WHOLE_MAX, 4);
+    let send = |rig: &mut Rig<N>| {
+        let stream = rig.at_client.stream(conn);
+        let payload: Vec<u8> = (0..3000).map(|i| pattern(stream.sent, i)).collect();
+        stream.sent += 1;
+        assert!(answer(&payload, rig.client.tx(conn).unwrap(), &mut rig.pools[1]));
+    };
+    rig.at_server.holds = true;
+    send(&mut rig);
+    rig.until("a message is held", |r| r.at_server.held > 0);
+    let id = rig.at_server.order[0];
+    rig.server.release(id);
+    send(&mut rig);
+    rig.until("let go", |r| r.at_server.loose.is_some());
+    send(&mut rig);
+    rig.turn();
+    assert_eq!((rig.server.connections(), rig.server.tx(id).is_none()), (0, true));
+    let new = other.adopt(rig.at_server.loose.take().unwrap()).unwrap();
+    let stream = rig.at_server.streams.remove(&id).unwrap();
+    assert_eq!((stream.closed, stream.received), (None, 20), "neither closed nor read");
+    rig.at_server.streams.insert(new, stream);
+    rig.at_server.holds = false;
+    let empty = std::mem::replace(&mut rig.server, other);
+    rig.until("all three answered", |r| r.at_client.stream(conn).received == 23);
+    rig.exchange(&[conn], 4, 80, WHOLE_MAX, 20);
+    // One that ends before it is let go is reported as ended.
+    rig.at_server.holds = true;
+    rig.at_server.held = 0;
+    send(&mut rig);
+    rig.until("a message is held", |r| r.at_server.held > 0);
+    rig.server.release(new);
+    rig.server.close(new, Close::Now);
+    rig.until("closed", |r| r.at_server.stream(new).closed.is_some());
+    assert!(rig.at_server.loose.is_none() && empty.connections() == 0);
 }
 
 /// A listener on every address says at which one each peer came, and speaks of IPv4 peers as such.
@@ -573,6 +638,11 @@ fn loop_nets(seed: u64) -> (Loopback, Loopback) {
 }
 
 #[test]
+fn loopback_moves() {
+    let network = Network::new(LoopbackConfig { seed: 5, segment: (1, 3000), window: 5000, delay_ns: (0, 3000) });
+    moves((network.net(), network.net()), network.net());
+}
+#[test]
 fn loopback_integrity() {
     for seed in 0..3 {
         integrity(loop_nets(seed), seed, 60);
@@ -671,6 +741,10 @@ fn tcp_pausing() {
     pausing(tcp(&TcpConfig::default()));
 }
 #[test]
+fn tcp_moves() {
+    moves(tcp(&small()), Tcp::new(small()).unwrap());
+}
+#[test]
 fn tcp_ends() {
     ends(tcp(&TcpConfig::default()));
 }
@@ -701,6 +775,10 @@ fn uring_landing() {
 fn uring_pausing() {
     pausing(uring(&small()));
     pausing(uring(&TcpConfig::default()));
+}
+#[test]
+fn uring_moves() {
+    moves(uring(&small()), Uring::new(small()).unwrap());
 }
 #[test]
 fn uring_ends() {

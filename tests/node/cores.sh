@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A node on two cores: verifying load over many connections on a RAM disk and on a volume at once, with objects coming and going
-# beneath it, through kill -9; then the same store on one core and on two again.
+# beneath it, iSCSI sessions of two connections, through kill -9; then the same store on one core and on two again.
 . "$(dirname "$(readlink -f "$0")")/../../scripts/lib.sh"
 [ "$TARGET_CORE" != "$CLIENT_CORE" ] || { skip "two cores: this process may run on one only"; exit 0; }
 TWO=$TARGET_CORE,$CLIENT_CORE ONE=$TARGET_CORE
@@ -51,6 +51,49 @@ spread() { # both cores have served I/O queues
 check "load on two cores" both 2
 check "objects come and go beneath it" under_load
 check "both cores served connections" spread
+# Two connections a session, each accepted by whichever core the kernel chose: the second must reach the core of the first.
+must_rpc bdev_malloc_create '{"name":"M1","block_size":512,"num_blocks":32768}' >/dev/null
+iscsi_portals 1 1
+iscsi_initiators 1 ANY
+iscsi_target pairs 1:1 '"disable_chap":true' M1
+pairs() {
+  python3 - "${ISCSI_PORTS[0]}" "$IQN:pairs" <<'PY'
+import socket, struct, sys
+def receive(s, n):
+    got = b""
+    while len(got) < n:
+        part = s.recv(n - len(got))
+        if not part: sys.exit("the node closed a connection")
+        got += part
+    return got
+def pdu(s):
+    head = receive(s, 48)
+    n = int.from_bytes(head[5:8], "big")
+    return head, receive(s, n + -n % 4)
+def login(isid, tsih, cid):
+    s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 10)
+    text = "\0".join(["InitiatorName=iqn.2026-01.io.pollux.host:pairs", "TargetName=" + sys.argv[2], "SessionType=Normal",
+                      "MaxConnections=2", ""]).encode()
+    head = struct.pack(">BBBBI6sHIHHII16x", 0x43, 0x87, 0, 0, len(text), isid, tsih, 7, cid, 0, 1, 0)
+    s.sendall(head + text + bytes(-len(text) % 4))
+    head, _ = pdu(s)
+    if head[36:38] != b"\0\0": sys.exit(f"login status {head[36:38].hex()} for connection {cid}")
+    return s, int.from_bytes(head[14:16], "big")
+def ready(s, sn):
+    s.sendall(struct.pack(">BBHI8sIIII16x", 0x01, 0x81, 0, 0, bytes(8), 100 + sn, 0, sn, 0))
+    head, _ = pdu(s)
+    return head[0] & 0x3F, head[3]
+for n in range(24):
+    isid = struct.pack(">BBHH", 0x80, 0, 0, n)
+    one, tsih = login(isid, 0, 0)
+    two, same = login(isid, tsih, 1)
+    assert tsih == same != 0
+    answers = [ready((one, two)[sn % 2], sn) for sn in range(1, 7)]
+    if answers != [(0x21, 2)] + [(0x21, 0)] * 5: sys.exit(f"session {n}: {answers}")
+    one.close(); two.close()
+PY
+}
+check "the second connection of a session finds it, whichever core accepted it" pairs
 both 30 >"$WORK_DIR/killed.log" 2>&1 & run=$!; track "$run"
 sleep 2; node_kill; wait "$run" # its errors are the lost connections
 for name in ram volume; do

@@ -3,6 +3,7 @@
 use super::commands::join;
 use super::rig::{HOST, Link, NAME, Rig, Setup, cdb10, names};
 use super::volumes::Mood;
+use crate::iscsi::Options;
 use crate::net::Net;
 use crate::wire::iscsi::pdu::{AsyncMessage, FINAL, LoginRequest, WRITE};
 use crate::wire::iscsi::{AsyncEvent, Digests, LoginStatus, NO_TAG, Opcode, Stage};
@@ -117,6 +118,43 @@ fn a_connection_may_be_made_anew_within_its_session() {
 }
 
 #[test]
+fn a_connection_that_another_core_accepted_goes_to_the_core_of_its_session() {
+    for (seed, digests) in [(1, ""), (2, "HeaderDigest=CRC32C\0DataDigest=CRC32C\0")] {
+        let setup = Setup::default();
+        let options = Options { max_connections_per_session: 4, ..setup.options };
+        let mut rig = Rig::new(Setup { cores: 3, seed, options, ..setup });
+        let mut links = vec![rig.login(1, &format!("MaxConnections=4\0{digests}"))];
+        let addrs: Vec<_> = rig.cores.iter().map(|c| c.addr).collect();
+        for (cid, core) in [(1, 0), (2, 1), (3, 2)] {
+            // `join` dials the first core.
+            rig.cores[0].addr = addrs[core];
+            let link = join(&mut rig, &links[0], cid);
+            links.push(link);
+        }
+        rig.cores[0].addr = addrs[0];
+        let here: Vec<_> = rig.cores.iter().map(|c| (c.target.stats().moved, c.target.connections().count())).collect();
+        assert_eq!(here, [(1, 0), (0, 4), (1, 0)]);
+        // The commands of all of them are one sequence, whichever core accepted the connection.
+        let mut cmd_sn = links[0].cmd_sn;
+        for round in 0..3u8 {
+            for at in 0..links.len() {
+                let link = &mut links[at];
+                link.cmd_sn = cmd_sn;
+                let data = super::rig::pattern(4096, round * 4 + at as u8);
+                assert_eq!(rig.command(link, &cdb10(0x2a, at as u32 * 8, 8), 0, &data).status, 0);
+                let back = rig.command(link, &cdb10(0x28, at as u32 * 8, 8), 4096, &[]);
+                assert_eq!((back.status, back.data == data), (0, true));
+                cmd_sn = link.cmd_sn;
+            }
+        }
+        rig.hang_up(links[0].conn);
+        links[3].cmd_sn = cmd_sn;
+        assert_eq!(rig.command(&mut links[3], &TUR, 0, &[]).status, 0, "the session outlives its leading connection");
+        rig.finish();
+    }
+}
+
+#[test]
 fn a_session_takes_no_more_connections_than_agreed_on_and_only_its_own() {
     let mut rig = Rig::new(Setup { cores: 2, ..Setup::default() });
     let one = rig.login(0, "MaxConnections=2\0");
@@ -134,7 +172,8 @@ fn a_session_takes_no_more_connections_than_agreed_on_and_only_its_own() {
     refused(0, one.isid, one.tsih, LoginStatus::TooManyConnections);
     refused(0, [9; 6], one.tsih, LoginStatus::NoSession);
     refused(0, one.isid, one.tsih + 2, LoginStatus::NoSession);
-    refused(1, one.isid, one.tsih, LoginStatus::CantInclude);
+    refused(1, one.isid, one.tsih, LoginStatus::TooManyConnections);
+    refused(1, [9; 6], one.tsih, LoginStatus::NoSession);
     rig.hang_up(two.conn);
     join(&mut rig, &one, 3);
     rig.finish();

@@ -17,8 +17,8 @@ mod send;
 
 use super::slots::Slots;
 use super::sock::{self, TcpConfig};
-use super::window::Window;
-use super::{Close, Closed, ConnId, Handler, ListenerId, Net, NetError, NetStats, Tx};
+use super::window::{NOBODY, Window};
+use super::{Close, Closed, ConnId, Handler, ListenerId, Loose, Net, NetError, NetStats, Stream, Tx};
 use crate::base::Time;
 use crate::mem::Pool;
 use accept::Listener;
@@ -61,6 +61,8 @@ pub struct Tcp {
     parked: Vec<u32>,
     /// Connections that are over and wait to be reported.
     ended: Vec<u32>,
+    /// Connections that are to leave for another core.
+    leaving: Vec<ConnId>,
     /// Graceful closes under way, by deadline.
     closing: VecDeque<(Time, ConnId)>,
     window: Window,
@@ -89,6 +91,7 @@ impl Tcp {
             dirty: VecDeque::with_capacity(config.conns_max),
             parked: Vec::with_capacity(config.conns_max),
             ended: Vec::with_capacity(config.conns_max),
+            leaving: Vec::new(),
             closing: VecDeque::new(),
             window: Window::new(),
             stashed: 0,
@@ -183,25 +186,52 @@ impl Tcp {
                 // A peer that has finished sending may still read the answers to what it sent last.
                 send::transmit(conn, &mut self.iov, &mut self.stats, pool);
             }
-            let Some((id, mut conn)) = self.conns.remove(slot) else { unreachable!("ended once, removed once") };
+            let (id, mut conn) = self.take_out(slot);
             let Phase::Ended(why) = conn.phase else { unreachable!("only ended connections are listed") };
-            if self.window.owner() == slot {
-                self.window.forget();
-            }
-            self.stashed -= conn.stashed;
-            self.hot.forget(slot);
             conn.tx.clear(pool);
-            if conn.parked {
-                self.parked.retain(|s| *s != slot);
-            }
-            if conn.queued {
-                self.ready.retain(|s| *s != slot);
-            }
-            if conn.dirty {
-                self.dirty.retain(|s| *s != slot);
-            }
             drop(conn);
             handler.closed(id, why);
+            count += 1;
+        }
+        count
+    }
+
+    /// Takes a connection out of the table and every list.
+    fn take_out(&mut self, slot: u32) -> (ConnId, Conn) {
+        let Some((id, conn)) = self.conns.remove(slot) else { unreachable!("taken out once") };
+        if self.window.owner() == slot {
+            self.window.forget();
+        }
+        self.stashed -= conn.stashed;
+        self.hot.forget(slot);
+        if conn.parked {
+            self.parked.retain(|s| *s != slot);
+        }
+        if conn.queued {
+            self.ready.retain(|s| *s != slot);
+        }
+        if conn.dirty {
+            self.dirty.retain(|s| *s != slot);
+        }
+        (id, conn)
+    }
+
+    /// Hands connections over that are to leave; those that have ended meanwhile are reported as such.
+    fn let_go<H: Handler>(&mut self, handler: &mut H) -> usize {
+        let mut count = 0;
+        for id in std::mem::take(&mut self.leaving) {
+            self.make_room(NOBODY);
+            let Some(conn) = self.conns.get_mut(id) else { continue };
+            if conn.phase != Phase::Open {
+                continue;
+            }
+            assert!(conn.tx.is_empty(), "a connection that leaves has nothing to send");
+            if conn.watched && epoll::delete(&self.epoll, &conn.fd).is_err() {
+                self.end(id.slot, Closed::Error(libc::EIO));
+                continue;
+            }
+            let (_, conn) = self.take_out(id.slot);
+            handler.released(id, Loose { stream: Stream::Socket(conn.fd), bytes: conn.carry });
             count += 1;
         }
         count
@@ -246,13 +276,22 @@ impl Net for Tcp {
         }
     }
 
-    fn adopt(&mut self, stream: std::net::TcpStream) -> Result<ConnId, NetError> {
-        let set_up = |stream: &std::net::TcpStream| -> std::io::Result<()> {
-            stream.set_nonblocking(true)?;
-            Ok(sock::tune(stream, &self.config)?)
-        };
-        set_up(&stream).map_err(|e| NetError::Engine("adopt", e))?;
-        self.register(stream.into(), Phase::Open)
+    fn adopt(&mut self, loose: Loose) -> Result<ConnId, NetError> {
+        let (fd, bytes) = loose.socket()?;
+        let set_up = rustix::io::ioctl_fionbio(&fd, true).and_then(|()| sock::tune(&fd, &self.config));
+        set_up.map_err(|e| NetError::Engine("adopt", e.into()))?;
+        let id = self.register(fd, Phase::Open)?;
+        if !bytes.is_empty() {
+            let Some(conn) = self.conns.get_mut(id) else { unreachable!("registered above") };
+            conn.carry = bytes;
+            // As after a pause: the next poll presents them, before anything else is read.
+            self.park(id.slot);
+        }
+        Ok(id)
+    }
+
+    fn release(&mut self, conn: ConnId) {
+        self.leaving.push(conn);
     }
 
     fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize {
@@ -263,6 +302,9 @@ impl Net for Tcp {
         }
         if !self.ended.is_empty() {
             events += self.reap(pool, handler);
+        }
+        if !self.leaving.is_empty() {
+            events += self.let_go(handler);
         }
         if !self.parked.is_empty() {
             events += self.unpark(pool, handler);
@@ -320,7 +362,12 @@ impl Net for Tcp {
 
     fn wake_at(&self) -> Option<Time> {
         // What arrives on a hot connection would not end a sleep on the epoll set.
-        if !self.ended.is_empty() || !self.ready.is_empty() || !self.dirty.is_empty() || !self.hot.is_empty() {
+        if !self.leaving.is_empty()
+            || !self.ended.is_empty()
+            || !self.ready.is_empty()
+            || !self.dirty.is_empty()
+            || !self.hot.is_empty()
+        {
             return Some(Time(0));
         }
         let closing = self.closing.front().map(|(until, _)| *until);

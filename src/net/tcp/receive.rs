@@ -176,7 +176,7 @@ impl Tcp {
     }
 
     /// Moves another connection's rest out of the window.
-    fn make_room(&mut self, slot: u32) {
+    pub(super) fn make_room(&mut self, slot: u32) {
         let owner = self.window.owner();
         if owner != slot && owner != NOBODY {
             let Some((_, conn)) = self.conns.at(owner) else { unreachable!("a rest has a connection") };
@@ -258,7 +258,7 @@ impl Tcp {
     }
 
     /// Sets a connection aside until its handler wants bytes; what it left moves out of the window.
-    fn park(&mut self, slot: u32) {
+    pub(super) fn park(&mut self, slot: u32) {
         let Some((_, conn)) = self.conns.at(slot) else { unreachable!("parked in hand") };
         if self.window.owner() == slot {
             self.window.evict(&mut conn.carry);

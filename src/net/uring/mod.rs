@@ -18,7 +18,7 @@ mod ring;
 
 use super::slots::Slots;
 use super::sock::{self, TcpConfig};
-use super::{Close, Closed, ConnId, Handler, ListenerId, Net, NetError, NetStats, Tx};
+use super::{Close, Closed, ConnId, Handler, ListenerId, Loose, Net, NetError, NetStats, Stream, Tx};
 use crate::base::Time;
 use crate::mem::Pool;
 use conn::{Conn, Phase};
@@ -73,6 +73,8 @@ pub struct Uring {
     parked: Vec<u32>,
     /// Connections that are over and untouched by the kernel.
     over: Vec<u32>,
+    /// Connections that are to leave for another core.
+    leaving: Vec<ConnId>,
     /// Closes under way, by deadline.
     closing: VecDeque<(Time, ConnId)>,
     completions: Vec<Completion>,
@@ -97,6 +99,7 @@ impl Uring {
             dirty: VecDeque::with_capacity(config.conns_max),
             parked: Vec::with_capacity(config.conns_max),
             over: Vec::with_capacity(config.conns_max),
+            leaving: Vec::new(),
             closing: VecDeque::new(),
             completions: Vec::with_capacity(ring::COMPLETIONS as usize),
             now: Time(0),
@@ -269,19 +272,48 @@ impl Uring {
     fn reap<H: Handler>(&mut self, pool: &mut Pool, handler: &mut H) -> usize {
         let mut count = 0;
         while let Some(slot) = self.over.pop() {
-            let Some((id, mut conn)) = self.conns.remove(slot) else { unreachable!("listed once") };
+            let (id, mut conn) = self.take_out(slot);
             let Phase::Ended(why) = conn.phase else { unreachable!("only ended connections are listed") };
             assert!(!conn.busy(), "the kernel has let go");
             conn.tx.clear(pool);
             conn.flight.clear(pool);
-            if conn.parked {
-                self.parked.retain(|s| *s != slot);
-            }
-            if conn.dirty {
-                self.dirty.retain(|s| *s != slot);
-            }
             drop(conn);
             handler.closed(id, why);
+            count += 1;
+        }
+        count
+    }
+
+    /// Takes a connection out of the table and every list.
+    fn take_out(&mut self, slot: u32) -> (ConnId, Conn) {
+        let Some((id, conn)) = self.conns.remove(slot) else { unreachable!("taken out once") };
+        if conn.parked {
+            self.parked.retain(|s| *s != slot);
+        }
+        if conn.dirty {
+            self.dirty.retain(|s| *s != slot);
+        }
+        (id, conn)
+    }
+
+    /// Hands connections over that are to leave, once the kernel has let go of them; those that have ended meanwhile are
+    /// reported as such.
+    fn let_go<H: Handler>(&mut self, handler: &mut H) -> usize {
+        let mut count = 0;
+        for id in std::mem::take(&mut self.leaving) {
+            let Some(conn) = self.conns.get_mut(id) else { continue };
+            if conn.phase != Phase::Open {
+                continue;
+            }
+            assert!(conn.all_sent(), "a connection that leaves has nothing to send");
+            // Paused, so its receive has been told to stop; what that still brings belongs to the connection.
+            assert!(conn.parked, "a connection that leaves is paused");
+            if conn.busy() {
+                self.leaving.push(id);
+                continue;
+            }
+            let (_, conn) = self.take_out(id.slot);
+            handler.released(id, Loose { stream: Stream::Socket(conn.fd), bytes: conn.carry });
             count += 1;
         }
         count
@@ -325,13 +357,24 @@ impl Net for Uring {
         Ok(id)
     }
 
-    fn adopt(&mut self, stream: std::net::TcpStream) -> Result<ConnId, NetError> {
-        let fd = OwnedFd::from(stream);
+    fn adopt(&mut self, loose: Loose) -> Result<ConnId, NetError> {
+        let (fd, bytes) = loose.socket()?;
         blocking(&fd)?;
         sock::tune(&fd, &self.config).map_err(|e| NetError::Engine("adopt", e.into()))?;
         let id = self.insert(fd, Phase::Open)?;
-        self.arm_receive(id.slot);
+        if bytes.is_empty() {
+            self.arm_receive(id.slot);
+        } else {
+            let Some(conn) = self.conns.get_mut(id) else { unreachable!("inserted above") };
+            // As after a pause: the next poll presents them, before anything else is read.
+            (conn.carry, conn.parked) = (bytes, true);
+            self.parked.push(id.slot);
+        }
         Ok(id)
+    }
+
+    fn release(&mut self, conn: ConnId) {
+        self.leaving.push(conn);
     }
 
     fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize {
@@ -347,6 +390,9 @@ impl Net for Uring {
         }
         if self.ring.has_completions() {
             events += self.complete(pool, handler);
+        }
+        if !self.leaving.is_empty() {
+            events += self.let_go(handler);
         }
         events + self.reap(pool, handler)
     }
@@ -395,7 +441,7 @@ impl Net for Uring {
     }
 
     fn wake_at(&self) -> Option<Time> {
-        if !self.over.is_empty() || !self.dirty.is_empty() {
+        if !self.over.is_empty() || !self.dirty.is_empty() || !self.leaving.is_empty() {
             return Some(Time(0));
         }
         let closing = self.closing.front().map(|(until, _)| *until);

@@ -5,7 +5,7 @@ use super::rig::*;
 use crate::base::rng::Rng;
 use crate::base::{CoreId, Time};
 use crate::mem::{Class, Pool};
-use crate::net::{Close, Closed, ConnId, Ends, Handler, ListenerId, LoopbackConfig, Net, NetError, Tx};
+use crate::net::{Close, Closed, ConnId, Ends, Handler, ListenerId, LoopbackConfig, Loose, Net, NetError, Tx};
 use crate::nvmf::{Config, Target};
 use crate::wire::fabrics::{CNTLID_DYNAMIC, Connect, ConnectData, Property, property};
 use crate::wire::mutate::Mutator;
@@ -33,7 +33,8 @@ impl Net for Wires {
     fn connect(&mut self, _: SocketAddr) -> Result<ConnId, NetError> {
         Err(NetError::Limit("no connections"))
     }
-    fn adopt(&mut self, _: std::net::TcpStream) -> Result<ConnId, NetError> {
+    fn release(&mut self, _: ConnId) {}
+    fn adopt(&mut self, _: Loose) -> Result<ConnId, NetError> {
         Err(NetError::Limit("no connections"))
     }
     fn poll<H: Handler>(&mut self, _: Time, _: &mut Pool, _: &mut H) -> usize {
