@@ -1,12 +1,13 @@
 //! Raw devices: opened on the control thread, then one queue per core.
 
 use super::cores::{Carrier, Cores};
+use super::nvme;
 use crate::base::{Time, VolumeId};
 use crate::cluster::{DelayTimes, DeviceReport, DeviceSpec, FaultKind, FaultOn, FaultOrder, FileSpec, NodeError};
 use crate::device::delay::{Latency, Pace};
 use crate::device::fault::{Action, FaultReport, FaultRule};
 use crate::device::{self, Caps, DeviceError, Medium, OpKind, OpenError, Queue, Spec};
-use crate::mem::{Pool, Span};
+use crate::mem::{Arena, Pool, Span};
 use crate::repl::DeviceId;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -116,6 +117,7 @@ impl Devices {
             DeviceSpec::Null { block_size, blocks } => {
                 opened(&format!("null:{},bs={block_size}", bytes(*block_size, *blocks)))?
             }
+            DeviceSpec::Nvme(nvme) => Medium::open(&Spec::Nvme(nvme::spec(nvme)?)).map_err(|e| open_error(&e))?,
             DeviceSpec::File(file) => Medium::open(&Spec::File(file_spec(file))).map_err(|e| open_error(&e))?,
         };
         let report = report(&medium.caps());
@@ -202,8 +204,9 @@ pub fn with_queue<T>(
     let core = crate::base::CoreId(0);
     let classes = [crate::mem::Class { size: bytes.next_multiple_of(4096), count: 1 }];
     let memory = |e: std::io::Error| NodeError::Os { what: "memory", errno: e.raw_os_error().unwrap_or(0) };
-    let mut pool = Pool::standalone(core, &classes).map_err(memory)?;
-    let mut queue = medium.queue(core, 4, &[]).map_err(|e| open_error(&e))?;
+    let arena = Arena::new(classes[0].size).map_err(memory)?;
+    let mut pool = Pool::new(core, &arena, &classes).expect("the arena was made for this buffer");
+    let mut queue = medium.queue(core, 4, &[arena.span()]).map_err(|e| open_error(&e))?;
     let mut done = Vec::new();
     let started = std::time::Instant::now();
     let mut run = |op: device::Op| {
@@ -270,6 +273,7 @@ pub fn open_error(e: &OpenError) -> NodeError {
         OpenError::Larger { .. } => NodeError::Size("the file is larger than the size asked for"),
         OpenError::Shrunk { .. } => NodeError::Size("the medium became smaller"),
         OpenError::Ring(source) => os("io_uring", source),
+        OpenError::Nvme { source, .. } => nvme::refusal(source),
         OpenError::Depth(_) => NodeError::Unsupported("this queue depth"),
     }
 }

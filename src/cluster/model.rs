@@ -50,6 +50,17 @@ pub struct DelayTimes {
 /// Bytes of a physical block at most.
 pub const PHYSICAL_BLOCK_MAX: u32 = 64 << 10;
 
+/// A namespace of an NVMe controller that the node itself drives.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NvmeSpec {
+    /// The controller's PCI address: `0000:02:00.0`.
+    pub address: String,
+    /// Which namespace; `None`: the only one.
+    pub nsid: Option<u32>,
+    /// Drive it without an IOMMU, whatever it then may overwrite.
+    pub unsafe_noiommu: bool,
+}
+
 /// What a raw device is made of.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum DeviceSpec {
@@ -88,6 +99,8 @@ pub enum DeviceSpec {
         #[serde(with = "volume_id")]
         base: VolumeId,
     },
+    /// A namespace of an NVMe controller.
+    Nvme(NvmeSpec),
 }
 
 impl DeviceSpec {
