@@ -270,6 +270,7 @@ pub fn open_error(e: &OpenError) -> NodeError {
         OpenError::Larger { .. } => NodeError::Size("the file is larger than the size asked for"),
         OpenError::Shrunk { .. } => NodeError::Size("the medium became smaller"),
         OpenError::Ring(source) => os("io_uring", source),
+        OpenError::Spdk { what, .. } => NodeError::Os { what, errno: libc::EIO },
         OpenError::Depth(_) => NodeError::Unsupported("this queue depth"),
     }
 }

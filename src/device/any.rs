@@ -14,6 +14,9 @@ pub enum AnyQueue {
     Null(NullQueue),
     /// A file or block device.
     Uring(Box<UringQueue>),
+    /// An NVMe namespace through SPDK.
+    #[cfg(feature = "spdk")]
+    Spdk(Box<super::SpdkQueue>),
     /// Faults in front of another queue.
     Fault(Box<FaultQueue<AnyQueue>>),
     /// Latency behind another queue.
@@ -26,6 +29,8 @@ macro_rules! each {
             AnyQueue::Ram($q) => $call,
             AnyQueue::Null($q) => $call,
             AnyQueue::Uring($q) => $call,
+            #[cfg(feature = "spdk")]
+            AnyQueue::Spdk($q) => $call,
             AnyQueue::Fault($q) => $call,
             AnyQueue::Delay($q) => $call,
         }

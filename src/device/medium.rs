@@ -95,6 +95,14 @@ pub enum OpenError {
     /// No ring.
     #[error("io_uring: {0}; it needs Linux 5.10, and the sysctl kernel.io_uring_disabled at 0")]
     Ring(io::Error),
+    /// SPDK's driver, or a build without it.
+    #[error("SPDK: {what}: {reason}")]
+    Spdk {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        reason: String,
+    },
     /// A queue depth of 0 or above [`DEPTH_MAX`].
     #[error("queue depth {0} is not in 1..={DEPTH_MAX}")]
     Depth(u32),
@@ -118,8 +126,18 @@ enum Kind {
     Ram(Arc<RamMedium>),
     Null(NullSpec),
     File(Arc<FileMedium>),
-    Fault { inner: Box<Medium>, handle: FaultHandle, seed: u64 },
-    Delay { inner: Box<Medium>, handle: DelayHandle, seed: u64 },
+    #[cfg(feature = "spdk")]
+    Spdk(Arc<super::SpdkMedium>),
+    Fault {
+        inner: Box<Medium>,
+        handle: FaultHandle,
+        seed: u64,
+    },
+    Delay {
+        inner: Box<Medium>,
+        handle: DelayHandle,
+        seed: u64,
+    },
 }
 
 impl Medium {
@@ -134,6 +152,13 @@ impl Medium {
             Spec::Ram(s) => Kind::Ram(Arc::new(RamMedium::open(s)?)),
             Spec::Null(s) => Kind::Null(s.clone()),
             Spec::File(s) => Kind::File(Arc::new(FileMedium::open(s, progress)?)),
+            #[cfg(feature = "spdk")]
+            Spec::Spdk(s) => Kind::Spdk(Arc::new(super::SpdkMedium::open(s)?)),
+            #[cfg(not(feature = "spdk"))]
+            Spec::Spdk(_) => {
+                let reason = "this build has no driver for it: cargo build --features spdk makes one".to_owned();
+                return Err(OpenError::Spdk { what: "opening the device", reason });
+            }
             Spec::Fault { inner, rules, seed } => Kind::Fault {
                 inner: Box::new(Medium::open_with(inner, progress)?),
                 handle: FaultHandle::new(rules),
@@ -174,6 +199,8 @@ impl Medium {
             Kind::Ram(medium) => AnyQueue::Ram(RamQueue::new(Arc::clone(medium), depth)),
             Kind::Null(spec) => AnyQueue::Null(NullQueue::new(spec, depth)),
             Kind::File(medium) => AnyQueue::Uring(Box::new(UringQueue::new(Arc::clone(medium), depth, spans)?)),
+            #[cfg(feature = "spdk")]
+            Kind::Spdk(medium) => AnyQueue::Spdk(Box::new(medium.queue(depth, spans)?)),
             Kind::Fault { inner, handle, seed } => {
                 let inner = inner.queue(core, depth, spans)?;
                 AnyQueue::Fault(Box::new(FaultQueue::new(inner, handle.clone(), stream(*seed))))
@@ -191,6 +218,8 @@ impl Medium {
             Kind::Ram(medium) => medium.caps(DEPTH_MAX),
             Kind::Null(spec) => NullQueue::caps_of(spec, DEPTH_MAX),
             Kind::File(medium) => medium.caps(DEPTH_MAX),
+            #[cfg(feature = "spdk")]
+            Kind::Spdk(medium) => medium.caps(DEPTH_MAX),
             Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.caps(),
         }
     }
@@ -203,6 +232,8 @@ impl Medium {
     pub fn rescan(&self) -> Result<u64, OpenError> {
         match &self.kind {
             Kind::File(medium) => medium.rescan(),
+            #[cfg(feature = "spdk")]
+            Kind::Spdk(medium) => medium.rescan(),
             Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.rescan(),
             Kind::Ram(_) | Kind::Null(_) => Ok(self.caps().size),
         }
@@ -213,6 +244,8 @@ impl Medium {
     pub fn is_dead(&self) -> bool {
         match &self.kind {
             Kind::File(medium) => medium.is_dead(),
+            #[cfg(feature = "spdk")]
+            Kind::Spdk(medium) => medium.is_dead(),
             Kind::Fault { inner, handle, .. } => handle.is_dead() || inner.is_dead(),
             Kind::Delay { inner, .. } => inner.is_dead(),
             Kind::Ram(_) | Kind::Null(_) => false,
@@ -224,7 +257,7 @@ impl Medium {
         match &self.kind {
             Kind::File(medium) => Some(medium),
             Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.file(),
-            Kind::Ram(_) | Kind::Null(_) => None,
+            _ => None,
         }
     }
 

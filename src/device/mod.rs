@@ -14,6 +14,8 @@ mod file;
 mod medium;
 mod null;
 mod ram;
+#[cfg(feature = "spdk")]
+mod spdk;
 mod spec;
 #[cfg(test)]
 mod testing;
@@ -24,9 +26,11 @@ pub use file::FileMedium;
 pub use medium::{DEPTH_MAX, Medium, OpenError};
 pub use null::NullQueue;
 pub use ram::{RamMedium, RamQueue};
+#[cfg(feature = "spdk")]
+pub use spdk::{SpdkMedium, SpdkQueue};
 pub use spec::{
-    BLOCK_DEFAULT, Bytes, Create, FileSpec, Nanos, NullSpec, Prealloc, Problem, RamSpec, Spec, SpecError, parse_bytes,
-    parse_nanos,
+    BLOCK_DEFAULT, Bytes, Create, FileSpec, Nanos, NullSpec, Prealloc, Problem, RamSpec, SpdkPlace, SpdkSpec, Spec,
+    SpecError, parse_bytes, parse_nanos,
 };
 pub use uring::{UringQueue, unregistered_queues};
 
