@@ -3,8 +3,9 @@
 # random reads and writes; a log-store volume on a RAM disk against the raw RAM disk; and over iSCSI against SPDK's iscsi_tgt and tgt.
 # Prints markdown tables of median ratios.
 #
-#   SPDK_DIR=DIR scripts/compare.sh [spdk] [log] [iscsi]     DIR: a built SPDK tree (build/bin/nvmf_tgt, iscsi_tgt, spdk_nvme_perf)
+#   SPDK_DIR=DIR scripts/compare.sh [spdk] [log] [iscsi] [driver]     DIR: a built SPDK tree (build/bin/nvmf_tgt, iscsi_tgt, spdk_nvme_perf)
 #
+# `driver` is the device `spdk:` against spdk_nvme_perf, both on SPDK's nvmf_tgt; POLLUX_SPDK names a pollux with the feature spdk.
 # PAIRS (5), RUN_SECONDS (3), DEPTHS ("1 32 128"), RW ("randread randwrite"), CLIENTS ("perf-dissqfc perf pollux"), TARGET_CORE,
 # CLIENT_CORE; SPDK_PERF names another spdk_nvme_perf (one that has --disable-sq-flow-control, say). The client over iSCSI is libiscsi's
 # iscsi-perf, ISCSI_RUNS ("4096:1 4096:32 131072:16", bytes:depth) random reads, peers ISCSI_PEERS ("spdk tgt").
@@ -20,8 +21,8 @@ work_dir
 
 NVMF_TGT=${SPDK_DIR:-}/build/bin/nvmf_tgt PERF=${SPDK_PERF:-${SPDK_DIR:-}/build/bin/spdk_nvme_perf}
 if [ ! -x "$NVMF_TGT" ] || [ ! -x "$PERF" ]; then
-  case " $PARTS " in *" spdk "*) say "SPDK_DIR names no SPDK build (build/bin/nvmf_tgt): the comparison with SPDK is left out" ;; esac
-  PARTS=${PARTS//spdk/}
+  case " $PARTS " in *" spdk "* | *" driver "*) say "SPDK_DIR names no SPDK build (build/bin/nvmf_tgt): the comparison with SPDK is left out" ;; esac
+  PARTS=${PARTS//spdk/} PARTS=${PARTS//driver/}
 elif ! grep -aq disable-sq-flow-control "$PERF" && [[ $CLIENTS == *perf-dissqfc* ]]; then
   say "$PERF knows no --disable-sq-flow-control: left out (SPDK_PERF can name a newer one)"
   CLIENTS=${CLIENTS//perf-dissqfc/}
@@ -129,6 +130,10 @@ measure() { # client port nsid rw depth -> IOPS
       "$POLLUX" bench --cores "$CLIENT_CORE" --url "nvme+tcp://127.0.0.1:$port/$NQN?nsid=$nsid" --rw "$rw" --bs 4096 --qd "$depth" \
         --conns 1 --time "$RUN_SECONDS" --json 2>"$WORK_DIR/client.log" |
         python3 -c 'import json,sys; t=sys.stdin.read(); print(json.loads(t[t.index("{"):])["iops"])' ;;
+    device)
+      "$POLLUX_SPDK" bench --cores "$CLIENT_CORE" --device "spdk:trtype:TCP traddr:127.0.0.1 trsvcid:$port subnqn:$NQN nsid:$nsid" \
+        --rw "$rw" --bs 4096 --qd "$depth" --time "$RUN_SECONDS" --json 2>"$WORK_DIR/client.log" |
+        python3 -c 'import json,sys; t=sys.stdin.read(); print(json.loads(t[t.index("{"):])["iops"])' ;;
     perf*)
       [ "$client" = perf-dissqfc ] && more=(--disable-sq-flow-control)
       "$PERF" -c "$(mask "$CLIENT_CORE")" -s 512 "${huge[@]}" -q "$depth" -o 4096 -w "$rw" -t "$RUN_SECONDS" "${more[@]}" \
@@ -173,7 +178,11 @@ for part in $PARTS; do
       command -v iscsi-perf >/dev/null || { say "iscsi-perf is missing (Debian's libiscsi-bin): the comparison over iSCSI is left out"; continue; }
       say "Over iSCSI, random reads of a RAM disk by iscsi-perf: target on core $TARGET_CORE, client on core $CLIENT_CORE, $RUN_SECONDS s a run"
       iscsi_part; continue ;;
-    *) die "what is '$part'? (spdk, log, iscsi)" ;;
+    driver)
+      [ -x "${POLLUX_SPDK:-}" ] || { say "POLLUX_SPDK names no pollux with the feature spdk: the comparison of drivers is left out"; continue; }
+      start_spdk; only "$SPDK_PID"; clients=driver
+      say "The device spdk: against spdk_nvme_perf on SPDK nvmf_tgt: target on core $TARGET_CORE, client on core $CLIENT_CORE, $RUN_SECONDS s a run" ;;
+    *) die "what is '$part'? (spdk, log, iscsi, driver)" ;;
   esac
   runs=0 total=$(($(wc -w <<<"$clients") * $(wc -w <<<"$RW") * $(wc -w <<<"$DEPTHS") * PAIRS * 2))
   for ((pair = 0; pair < PAIRS; pair++)); do
@@ -181,6 +190,9 @@ for part in $PARTS; do
       for turn in $((pair % 2)) $((1 - pair % 2)); do # who goes first changes with every pair
         [ -t 2 ] && printf '\r%s: run %s of %s ' "$part" $((++runs)) "$total" >&2
         if [ "$part" = log ]; then figure[turn]=$(measured "$client" "$POLLUX_PORT" $((2 - turn)) "$rw" "$depth") || exit 1
+        elif [ "$part" = driver ]; then
+          program=device; [ "$turn" = 0 ] || program=perf
+          figure[turn]=$(measured $program "$SPDK_PORT" 1 "$rw" "$depth") || exit 1
         elif [ "$turn" = 0 ]; then only "$POLLUX_PID"; figure[0]=$(measured "$client" "$POLLUX_PORT" 1 "$rw" "$depth") || exit 1
         else only "$SPDK_PID"; figure[1]=$(measured "$client" "$SPDK_PORT" 1 "$rw" "$depth") || exit 1; fi
       done
@@ -188,8 +200,8 @@ for part in $PARTS; do
     done; done; done
   done
   [ -t 2 ] && printf '\r%40s\r' '' >&2
-  if [ "$part" = spdk ]; then
-    table Pollux SPDK "$results"
+  if [ "$part" = spdk ] || [ "$part" = driver ]; then
+    if [ "$part" = spdk ]; then table Pollux SPDK "$results"; else table "the device spdk" spdk_nvme_perf "$results"; fi
     kill -CONT "$SPDK_PID" "$POLLUX_PID"; end_process "$SPDK_PID"; SPDK_PID=
   else table "log store" "raw RAM disk" "$results"; fi
   say ""

@@ -3,14 +3,14 @@
 # missing where it may (root); what cannot be had is skipped, with the reason, in the last lines. Exit 0 only when nothing failed.
 #
 #   scripts/test.sh [step...]     steps: fmt clippy build unit planted quickstart idle cores declared spdk-rpc
-#   spdk-tools iscsi kernel-guest iscsi-guest kill-loop      (default: all)
+#   spdk-tools spdk-device iscsi kernel-guest iscsi-guest kill-loop      (default: all)
 #
 # KILL_LOOPS (5): how often the node is killed under load. SPDK_DIR: an SPDK build whose programs are used as hosts. Logs stay in target/test-logs.
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 . "$ROOT/scripts/lib-install.sh"
 cd "$ROOT" || exit 1
 export CARGO_TARGET_DIR=$TARGET_DIR
-STEPS=${*:-fmt clippy build unit planted quickstart idle cores declared spdk-rpc spdk-tools iscsi kernel-guest iscsi-guest kill-loop}
+STEPS=${*:-fmt clippy build unit planted quickstart idle cores declared spdk-rpc spdk-tools spdk-device iscsi kernel-guest iscsi-guest kill-loop}
 LOGS=$TARGET_DIR/test-logs; mkdir -p "$LOGS"
 passed=0 failed=0 skipped=0 failures=() skips=()
 note_skip() { skipped=$((skipped + 1)); skips+=("$1"); say "   skipped: $1"; }
@@ -72,6 +72,9 @@ for step in $STEPS; do
     cores) suite cores 120 ;;
     declared) suite declared 60 ;;
     spdk-tools) suite spdk-tools 400 ;;
+    spdk-device)
+      REASON=
+      if need_commands python3=python3; then suite spdk-device 3000; else note_skip "spdk-device: $REASON"; fi ;;
     spdk-rpc)
       REASON=
       if need_commands python3=python3 && { python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv; }; then suite spdk-rpc 180

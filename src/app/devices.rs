@@ -274,6 +274,7 @@ pub fn open_error(e: &OpenError) -> NodeError {
         OpenError::Shrunk { .. } => NodeError::Size("the medium became smaller"),
         OpenError::Ring(source) => os("io_uring", source),
         OpenError::Nvme { source, .. } => nvme::refusal(source),
+        OpenError::Spdk { what, .. } => NodeError::Os { what, errno: libc::EIO },
         OpenError::Depth(_) => NodeError::Unsupported("this queue depth"),
     }
 }

@@ -16,6 +16,9 @@ pub enum AnyQueue {
     Uring(Box<UringQueue>),
     /// A namespace of an NVMe controller.
     Nvme(Box<NvmeQueue>),
+    /// An NVMe namespace through SPDK.
+    #[cfg(feature = "spdk")]
+    Spdk(Box<super::SpdkQueue>),
     /// Faults in front of another queue.
     Fault(Box<FaultQueue<AnyQueue>>),
     /// Latency behind another queue.
@@ -29,6 +32,8 @@ macro_rules! each {
             AnyQueue::Null($q) => $call,
             AnyQueue::Uring($q) => $call,
             AnyQueue::Nvme($q) => $call,
+            #[cfg(feature = "spdk")]
+            AnyQueue::Spdk($q) => $call,
             AnyQueue::Fault($q) => $call,
             AnyQueue::Delay($q) => $call,
         }

@@ -104,6 +104,14 @@ pub enum OpenError {
         /// Why it can not be had.
         source: NvmeError,
     },
+    /// SPDK's driver, or a build without it.
+    #[error("SPDK: {what}: {reason}")]
+    Spdk {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        reason: String,
+    },
     /// A queue depth of 0 or above [`DEPTH_MAX`].
     #[error("queue depth {0} is not in 1..={DEPTH_MAX}")]
     Depth(u32),
@@ -132,8 +140,18 @@ enum Kind {
     Null(NullSpec),
     File(Arc<FileMedium>),
     Nvme(Arc<NvmeMedium>),
-    Fault { inner: Box<Medium>, handle: FaultHandle, seed: u64 },
-    Delay { inner: Box<Medium>, handle: DelayHandle, seed: u64 },
+    #[cfg(feature = "spdk")]
+    Spdk(Arc<super::SpdkMedium>),
+    Fault {
+        inner: Box<Medium>,
+        handle: FaultHandle,
+        seed: u64,
+    },
+    Delay {
+        inner: Box<Medium>,
+        handle: DelayHandle,
+        seed: u64,
+    },
 }
 
 impl Medium {
@@ -149,6 +167,13 @@ impl Medium {
             Spec::Null(s) => Kind::Null(s.clone()),
             Spec::File(s) => Kind::File(Arc::new(FileMedium::open(s, progress)?)),
             Spec::Nvme(s) => Kind::Nvme(Arc::new(NvmeMedium::open(s).map_err(OpenError::nvme(s.address))?)),
+            #[cfg(feature = "spdk")]
+            Spec::Spdk(s) => Kind::Spdk(Arc::new(super::SpdkMedium::open(s)?)),
+            #[cfg(not(feature = "spdk"))]
+            Spec::Spdk(_) => {
+                let reason = "this build has no driver for it: cargo build --features spdk makes one".to_owned();
+                return Err(OpenError::Spdk { what: "opening the device", reason });
+            }
             Spec::Fault { inner, rules, seed } => Kind::Fault {
                 inner: Box::new(Medium::open_with(inner, progress)?),
                 handle: FaultHandle::new(rules),
@@ -193,6 +218,8 @@ impl Medium {
                 let queue = medium.queue(depth, spans).map_err(OpenError::nvme(medium.address()))?;
                 AnyQueue::Nvme(Box::new(queue))
             }
+            #[cfg(feature = "spdk")]
+            Kind::Spdk(medium) => AnyQueue::Spdk(Box::new(medium.queue(depth, spans)?)),
             Kind::Fault { inner, handle, seed } => {
                 let inner = inner.queue(core, depth, spans)?;
                 AnyQueue::Fault(Box::new(FaultQueue::new(inner, handle.clone(), stream(*seed))))
@@ -211,6 +238,8 @@ impl Medium {
             Kind::Null(spec) => NullQueue::caps_of(spec, DEPTH_MAX),
             Kind::File(medium) => medium.caps(DEPTH_MAX),
             Kind::Nvme(medium) => medium.caps(DEPTH_MAX),
+            #[cfg(feature = "spdk")]
+            Kind::Spdk(medium) => medium.caps(DEPTH_MAX),
             Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.caps(),
         }
     }
@@ -224,6 +253,8 @@ impl Medium {
         match &self.kind {
             Kind::File(medium) => medium.rescan(),
             Kind::Nvme(medium) => medium.rescan().map_err(OpenError::nvme(medium.address())),
+            #[cfg(feature = "spdk")]
+            Kind::Spdk(medium) => medium.rescan(),
             Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.rescan(),
             Kind::Ram(_) | Kind::Null(_) => Ok(self.caps().size),
         }
@@ -235,6 +266,8 @@ impl Medium {
         match &self.kind {
             Kind::File(medium) => medium.is_dead(),
             Kind::Nvme(medium) => medium.is_dead(),
+            #[cfg(feature = "spdk")]
+            Kind::Spdk(medium) => medium.is_dead(),
             Kind::Fault { inner, handle, .. } => handle.is_dead() || inner.is_dead(),
             Kind::Delay { inner, .. } => inner.is_dead(),
             Kind::Ram(_) | Kind::Null(_) => false,
@@ -246,7 +279,7 @@ impl Medium {
         match &self.kind {
             Kind::File(medium) => Some(medium),
             Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.file(),
-            Kind::Ram(_) | Kind::Null(_) | Kind::Nvme(_) => None,
+            _ => None,
         }
     }
 
@@ -255,7 +288,7 @@ impl Medium {
         match &self.kind {
             Kind::Nvme(medium) => Some(medium),
             Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.nvme(),
-            Kind::Ram(_) | Kind::Null(_) | Kind::File(_) => None,
+            _ => None,
         }
     }
 

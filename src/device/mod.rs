@@ -15,6 +15,8 @@ mod medium;
 mod null;
 pub mod nvme;
 mod ram;
+#[cfg(feature = "spdk")]
+mod spdk;
 mod spec;
 #[cfg(test)]
 mod testing;
@@ -26,9 +28,11 @@ pub use medium::{DEPTH_MAX, Medium, OpenError};
 pub use null::NullQueue;
 pub use nvme::{NvmeMedium, NvmeQueue, NvmeSpec};
 pub use ram::{RamMedium, RamQueue};
+#[cfg(feature = "spdk")]
+pub use spdk::{SpdkMedium, SpdkQueue};
 pub use spec::{
-    BLOCK_DEFAULT, Bytes, Create, FileSpec, Nanos, NullSpec, Prealloc, Problem, RamSpec, Spec, SpecError, parse_bytes,
-    parse_nanos,
+    BLOCK_DEFAULT, Bytes, Create, FileSpec, Nanos, NullSpec, Prealloc, Problem, RamSpec, SpdkPlace, SpdkSpec, Spec,
+    SpecError, parse_bytes, parse_nanos,
 };
 pub use uring::{UringQueue, unregistered_queues};
 

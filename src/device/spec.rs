@@ -12,6 +12,7 @@
 //! nvme:ADDRESS[/NSID][,readonly][,nosgl][,timeout=TIME][,unsafe_noiommu]
 //!                                                           a namespace of an NVMe controller bound to vfio-pci;
 //!                                                           ADDRESS as lspci -D writes it: 0000:02:00.0
+//! spdk:trtype:TRANSPORT traddr:ADDRESS[ KEY:VALUE]...       through SPDK's NVMe driver; see [`SpdkSpec`]
 //! fault(SPEC[;RULE]...)     RULE: do=ACTION[,op=KIND][,offset=FROM..TO][,begin=N][,end=N][,p=0..1]  or  seed=N
 //! delay(SPEC[;KEY=TIME[,KEY=TIME]...])      KEY: KIND or KIND_p99, TIME: 100us, 2ms, ..; or seed=N
 //! ```
@@ -20,8 +21,10 @@
 //! `k m g t p`, all powers of 1024. In a PATH the characters `, ; ( ) %` and anything unprintable are written as `%XX`.
 
 mod parse;
+mod spdk;
 mod units;
 
+pub use spdk::{SpdkPlace, SpdkSpec};
 pub use units::{Bytes, Nanos, parse_bytes, parse_nanos};
 
 use super::delay::Latency;
@@ -41,6 +44,8 @@ pub enum Spec {
     File(FileSpec),
     /// A namespace of an NVMe controller that this process drives.
     Nvme(NvmeSpec),
+    /// An NVMe namespace through SPDK's driver.
+    Spdk(SpdkSpec),
     /// Faults on the way to the inner device.
     Fault {
         /// The device behind.
@@ -157,7 +162,7 @@ pub struct SpecError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Problem {
     /// The word before the `:` or `(` names no device.
-    #[error("unknown kind of device; known: ram, null, uring, aio, file, nvme, fault, delay")]
+    #[error("unknown kind of device; known: ram, null, uring, aio, file, nvme, spdk, fault, delay")]
     Kind,
     /// A key this device does not have.
     #[error("unknown key for this device")]
@@ -201,6 +206,9 @@ pub enum Problem {
     /// An empty path.
     #[error("the path is empty")]
     Path,
+    /// Not an address, name or path of the form that belongs here.
+    #[error("not an address or name of the form that belongs here")]
+    Name,
     /// `%` not followed by two hexadecimal digits.
     #[error("% must be followed by two hexadecimal digits; write %25 for % itself")]
     Escape,
@@ -248,6 +256,7 @@ impl fmt::Display for Spec {
             }
             Spec::File(s) => s.fmt(f),
             Spec::Nvme(s) => s.fmt(f),
+            Spec::Spdk(s) => s.fmt(f),
             Spec::Fault { inner, rules, seed } => {
                 write!(f, "fault({inner}")?;
                 for rule in rules {

@@ -98,18 +98,27 @@ fn flag(slot: &mut bool, pair: &Pair<'_>, c: &Cursor<'_>) -> Result<(), SpecErro
 fn one(c: &mut Cursor<'_>, depth: usize) -> Result<Spec, SpecError> {
     let kind = c.until(&[':', '(', ')', ',', ';']);
     match kind.text {
-        "ram" | "null" | "uring" | "aio" | "file" | "nvme" if !c.eat(':') => Err(c.error(c.at, ":", Problem::End)),
+        "ram" | "null" | "uring" | "aio" | "file" | "nvme" | "spdk" if !c.eat(':') => {
+            Err(c.error(c.at, ":", Problem::End))
+        }
         "fault" | "delay" if !c.eat('(') => Err(c.error(c.at, "(", Problem::End)),
         "ram" => ram(c),
         "null" => null(c),
         "uring" | "aio" => file(c, false),
         "file" => file(c, true),
         "nvme" => nvme(c),
+        "spdk" => spdk(c),
         "fault" | "delay" if depth == NESTED_MAX => Err(c.bad(kind, Problem::Nested)),
         "fault" => fault(c, depth),
         "delay" => delay(c, depth),
         _ => Err(c.bad(kind, Problem::Kind)),
     }
+}
+
+fn spdk(c: &mut Cursor<'_>) -> Result<Spec, SpecError> {
+    let word = c.until(&[',', ';', '(', ')']);
+    let spec = super::spdk::parse(word.text);
+    spec.map(Spec::Spdk).map_err(|(at, key, problem)| c.error(word.at + at, key, problem))
 }
 
 /// The size right after `ram:` or `null:`, and its place for a later complaint.
