@@ -66,8 +66,10 @@ impl Gate {
     /// A core takes its seat, if the gate is open.
     pub fn enter(&self, seat: &Seat) -> Way {
         // One that knocks at a closed gate takes no seat, not even for a moment: the admin thread would see it.
+        // One that still sits there leaves.
         let way = Gate::way(self.word.load(Ordering::Acquire));
         if !matches!(way, Way::Open(_)) {
+            seat.leave();
             return way;
         }
         // Seat, then word; the admin thread writes the word and then looks at the seats: at least one sees the other.

@@ -261,7 +261,7 @@ mod tests {
         bad("spdk:trtype:TCP traddr:10.0.0.1 subnqn:volume", 40, "subnqn", Problem::Name);
         bad("spdk:trtype:TCP traddr:10.0.0.1 trsvcid:65536 subnqn:nqn.a", 41, "trsvcid", Problem::Number);
         bad("spdk:trtype:TCP traddr:10.0.0.1 trsvcid:0 subnqn:nqn.a", 41, "trsvcid", Problem::Number);
-        bad("spdk:trtype:TCP traddr:10.0.0.1 subnqn:nqn.a%2", 46, "subnqn", Problem::Escape);
+        bad("spdk:trtype:TCP traddr:10.0.0.1 subnqn:nqn.a%2", 45, "subnqn", Problem::Escape);
         bad("spdk:trtype:TCP traddr:10.0.0.1 subnqn:nqn.a%20b", 40, "subnqn", Problem::Name);
         bad("spdk:trtype:PCIe traddr:0000:02:00.0 subnqn:nqn.a", 45, "subnqn", Problem::Contradiction);
         bad("spdk:trtype:PCIe traddr:02:00", 25, "traddr", Problem::Name);
