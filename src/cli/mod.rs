@@ -1,9 +1,10 @@
-//! The command line: `pollux serve | rpc | bench | fsck | device`. Each subcommand is a file; errors end on stderr in one line
+//! The command line: `pollux serve | rpc | bench | fsck | device | doctor`. Each subcommand is a file; errors end on stderr in one line
 //! that starts with `pollux`, and with a status other than 0.
 
 pub mod bench;
 mod config;
 mod device;
+mod doctor;
 mod fsck;
 mod rpc;
 mod serve;
@@ -31,6 +32,8 @@ enum Command {
     Fsck(fsck::Args),
     /// Give NVMe and network devices to Pollux (VFIO), and back to the kernel
     Device(device::Args),
+    /// Tell what this machine offers Pollux, what could be better, and the commands that make it so
+    Doctor(doctor::Args),
 }
 
 /// Entry point of the binary.
@@ -41,6 +44,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(*args),
         Command::Fsck(args) => fsck::run(&args),
         Command::Device(args) => device::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 

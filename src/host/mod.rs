@@ -7,6 +7,7 @@
 
 pub mod bind;
 mod disk;
+pub mod facts;
 #[cfg(test)]
 pub(crate) mod fake;
 mod group;
