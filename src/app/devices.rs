@@ -5,8 +5,9 @@ use crate::base::{Time, VolumeId};
 use crate::cluster::{DelayTimes, DeviceReport, DeviceSpec, FaultKind, FaultOn, FaultOrder, FileSpec, NodeError};
 use crate::device::delay::{Latency, Pace};
 use crate::device::fault::{Action, FaultReport, FaultRule};
+use crate::device::nvme::NvmeError;
 use crate::device::{self, Caps, DeviceError, Medium, OpKind, OpenError, Queue, Spec};
-use crate::mem::{Pool, Span};
+use crate::mem::{Arena, Pool, Span};
 use crate::repl::DeviceId;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -202,8 +203,9 @@ pub fn with_queue<T>(
     let core = crate::base::CoreId(0);
     let classes = [crate::mem::Class { size: bytes.next_multiple_of(4096), count: 1 }];
     let memory = |e: std::io::Error| NodeError::Os { what: "memory", errno: e.raw_os_error().unwrap_or(0) };
-    let mut pool = Pool::standalone(core, &classes).map_err(memory)?;
-    let mut queue = medium.queue(core, 4, &[]).map_err(|e| open_error(&e))?;
+    let arena = Arena::new(classes[0].size).map_err(memory)?;
+    let mut pool = Pool::new(core, &arena, &classes).expect("the arena was made for this buffer");
+    let mut queue = medium.queue(core, 4, &[arena.span()]).map_err(|e| open_error(&e))?;
     let mut done = Vec::new();
     let started = std::time::Instant::now();
     let mut run = |op: device::Op| {
@@ -255,6 +257,24 @@ pub fn latency(times: DelayTimes) -> Latency {
     latency
 }
 
+/// An NVMe controller that can not be had, likewise.
+fn nvme_error(e: &NvmeError) -> NodeError {
+    let errno = match e {
+        NvmeError::NoDevice | NvmeError::NoNamespace { .. } => libc::ENODEV,
+        NvmeError::Driver { .. } | NvmeError::InUse { .. } | NvmeError::NotViable { .. } => libc::EBUSY,
+        NvmeError::Options | NvmeError::NoQueue(_) => libc::EBUSY,
+        NvmeError::Permission { .. } => libc::EACCES,
+        NvmeError::Map { .. } | NvmeError::Addresses(_) | NvmeError::NotHuge => libc::ENOMEM,
+        NvmeError::Format { .. } => {
+            return NodeError::Unsupported("the namespace's format: 512 or 4096 bytes, no metadata");
+        }
+        NvmeError::WhichNamespace { .. } => return NodeError::Unsupported("several namespaces, and none named"),
+        NvmeError::System { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
+        _ => libc::EIO,
+    };
+    NodeError::Os { what: "NVMe controller", errno }
+}
+
 /// An opening failure as the control plane tells it.
 pub fn open_error(e: &OpenError) -> NodeError {
     tracing::warn!("device: {e}");
@@ -270,6 +290,7 @@ pub fn open_error(e: &OpenError) -> NodeError {
         OpenError::Larger { .. } => NodeError::Size("the file is larger than the size asked for"),
         OpenError::Shrunk { .. } => NodeError::Size("the medium became smaller"),
         OpenError::Ring(source) => os("io_uring", source),
+        OpenError::Nvme { source, .. } => nvme_error(source),
         OpenError::Depth(_) => NodeError::Unsupported("this queue depth"),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::delay::DelayQueue;
 use super::fault::FaultQueue;
-use super::{Caps, DeviceError, Done, NullQueue, Op, Queue, RamQueue, UringQueue};
+use super::{Caps, DeviceError, Done, NullQueue, NvmeQueue, Op, Queue, RamQueue, UringQueue};
 use crate::base::Time;
 
 /// One core's queue to whatever medium its spec named.
@@ -14,6 +14,8 @@ pub enum AnyQueue {
     Null(NullQueue),
     /// A file or block device.
     Uring(Box<UringQueue>),
+    /// A namespace of an NVMe controller.
+    Nvme(Box<NvmeQueue>),
     /// Faults in front of another queue.
     Fault(Box<FaultQueue<AnyQueue>>),
     /// Latency behind another queue.
@@ -26,6 +28,7 @@ macro_rules! each {
             AnyQueue::Ram($q) => $call,
             AnyQueue::Null($q) => $call,
             AnyQueue::Uring($q) => $call,
+            AnyQueue::Nvme($q) => $call,
             AnyQueue::Fault($q) => $call,
             AnyQueue::Delay($q) => $call,
         }

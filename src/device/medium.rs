@@ -3,6 +3,7 @@
 
 use super::delay::{DelayHandle, DelayQueue, Latency};
 use super::fault::{FaultHandle, FaultQueue, FaultRule};
+use super::nvme::{NvmeError, NvmeMedium};
 use super::{AnyQueue, Caps, FileMedium, NullQueue, NullSpec, RamMedium, RamQueue, Spec, UringQueue};
 use crate::base::CoreId;
 use crate::mem::Span;
@@ -95,6 +96,14 @@ pub enum OpenError {
     /// No ring.
     #[error("io_uring: {0}; it needs Linux 5.10, and the sysctl kernel.io_uring_disabled at 0")]
     Ring(io::Error),
+    /// An NVMe controller.
+    #[error("{spec}: {source}")]
+    Nvme {
+        /// What was named.
+        spec: String,
+        /// Why it can not be had.
+        source: NvmeError,
+    },
     /// A queue depth of 0 or above [`DEPTH_MAX`].
     #[error("queue depth {0} is not in 1..={DEPTH_MAX}")]
     Depth(u32),
@@ -103,6 +112,10 @@ pub enum OpenError {
 impl OpenError {
     pub(super) fn file(what: &'static str, path: &Path, source: io::Error) -> OpenError {
         OpenError::File { what, path: path.to_owned(), source }
+    }
+
+    fn nvme(spec: &Spec) -> impl Fn(NvmeError) -> OpenError {
+        move |source| OpenError::Nvme { spec: spec.to_string(), source }
     }
 }
 
@@ -118,6 +131,7 @@ enum Kind {
     Ram(Arc<RamMedium>),
     Null(NullSpec),
     File(Arc<FileMedium>),
+    Nvme(Arc<NvmeMedium>),
     Fault { inner: Box<Medium>, handle: FaultHandle, seed: u64 },
     Delay { inner: Box<Medium>, handle: DelayHandle, seed: u64 },
 }
@@ -134,6 +148,7 @@ impl Medium {
             Spec::Ram(s) => Kind::Ram(Arc::new(RamMedium::open(s)?)),
             Spec::Null(s) => Kind::Null(s.clone()),
             Spec::File(s) => Kind::File(Arc::new(FileMedium::open(s, progress)?)),
+            Spec::Nvme(s) => Kind::Nvme(Arc::new(NvmeMedium::open(s).map_err(OpenError::nvme(spec))?)),
             Spec::Fault { inner, rules, seed } => Kind::Fault {
                 inner: Box::new(Medium::open_with(inner, progress)?),
                 handle: FaultHandle::new(rules),
@@ -174,6 +189,10 @@ impl Medium {
             Kind::Ram(medium) => AnyQueue::Ram(RamQueue::new(Arc::clone(medium), depth)),
             Kind::Null(spec) => AnyQueue::Null(NullQueue::new(spec, depth)),
             Kind::File(medium) => AnyQueue::Uring(Box::new(UringQueue::new(Arc::clone(medium), depth, spans)?)),
+            Kind::Nvme(medium) => {
+                let queue = medium.queue(depth, spans).map_err(OpenError::nvme(&self.spec))?;
+                AnyQueue::Nvme(Box::new(queue))
+            }
             Kind::Fault { inner, handle, seed } => {
                 let inner = inner.queue(core, depth, spans)?;
                 AnyQueue::Fault(Box::new(FaultQueue::new(inner, handle.clone(), stream(*seed))))
@@ -191,6 +210,7 @@ impl Medium {
             Kind::Ram(medium) => medium.caps(DEPTH_MAX),
             Kind::Null(spec) => NullQueue::caps_of(spec, DEPTH_MAX),
             Kind::File(medium) => medium.caps(DEPTH_MAX),
+            Kind::Nvme(medium) => medium.caps(DEPTH_MAX),
             Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.caps(),
         }
     }
@@ -203,6 +223,7 @@ impl Medium {
     pub fn rescan(&self) -> Result<u64, OpenError> {
         match &self.kind {
             Kind::File(medium) => medium.rescan(),
+            Kind::Nvme(medium) => medium.rescan().map_err(OpenError::nvme(&self.spec)),
             Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.rescan(),
             Kind::Ram(_) | Kind::Null(_) => Ok(self.caps().size),
         }
@@ -213,6 +234,7 @@ impl Medium {
     pub fn is_dead(&self) -> bool {
         match &self.kind {
             Kind::File(medium) => medium.is_dead(),
+            Kind::Nvme(medium) => medium.is_dead(),
             Kind::Fault { inner, handle, .. } => handle.is_dead() || inner.is_dead(),
             Kind::Delay { inner, .. } => inner.is_dead(),
             Kind::Ram(_) | Kind::Null(_) => false,
@@ -224,7 +246,16 @@ impl Medium {
         match &self.kind {
             Kind::File(medium) => Some(medium),
             Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.file(),
-            Kind::Ram(_) | Kind::Null(_) => None,
+            Kind::Ram(_) | Kind::Null(_) | Kind::Nvme(_) => None,
+        }
+    }
+
+    /// The namespace at the bottom, if an NVMe controller is driven from here.
+    pub fn nvme(&self) -> Option<&NvmeMedium> {
+        match &self.kind {
+            Kind::Nvme(medium) => Some(medium),
+            Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.nvme(),
+            Kind::Ram(_) | Kind::Null(_) | Kind::File(_) => None,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod fault;
 mod file;
 mod medium;
 mod null;
+pub mod nvme;
 mod ram;
 mod spec;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use any::AnyQueue;
 pub use file::FileMedium;
 pub use medium::{DEPTH_MAX, Medium, OpenError};
 pub use null::NullQueue;
+pub use nvme::{NvmeMedium, NvmeQueue, NvmeSpec};
 pub use ram::{RamMedium, RamQueue};
 pub use spec::{
     BLOCK_DEFAULT, Bytes, Create, FileSpec, Nanos, NullSpec, Prealloc, Problem, RamSpec, Spec, SpecError, parse_bytes,

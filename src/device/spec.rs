@@ -9,6 +9,9 @@
 //!                                                           an existing regular file or block device
 //! aio:PATH[,...]                                            another name of uring
 //! file:PATH,size=SIZE[,prealloc[=zero|fallocate]][,...]     as uring; the file is made or grown first
+//! nvme:ADDRESS[/NSID][,readonly][,nosgl][,timeout=TIME][,unsafe_noiommu]
+//!                                                           a namespace of an NVMe controller bound to vfio-pci;
+//!                                                           ADDRESS as lspci -D writes it: 0000:02:00.0
 //! fault(SPEC[;RULE]...)     RULE: do=ACTION[,op=KIND][,offset=FROM..TO][,begin=N][,end=N][,p=0..1]  or  seed=N
 //! delay(SPEC[;KEY=TIME[,KEY=TIME]...])      KEY: KIND or KIND_p99, TIME: 100us, 2ms, ..; or seed=N
 //! ```
@@ -23,6 +26,7 @@ pub use units::{Bytes, Nanos, parse_bytes, parse_nanos};
 
 use super::delay::Latency;
 use super::fault::FaultRule;
+use super::nvme::NvmeSpec;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -35,6 +39,8 @@ pub enum Spec {
     Null(NullSpec),
     /// A regular file or block device through `io_uring`.
     File(FileSpec),
+    /// A namespace of an NVMe controller that this process drives.
+    Nvme(NvmeSpec),
     /// Faults on the way to the inner device.
     Fault {
         /// The device behind.
@@ -151,7 +157,7 @@ pub struct SpecError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Problem {
     /// The word before the `:` or `(` names no device.
-    #[error("unknown kind of device; known: ram, null, uring, aio, file, fault, delay")]
+    #[error("unknown kind of device; known: ram, null, uring, aio, file, nvme, fault, delay")]
     Kind,
     /// A key this device does not have.
     #[error("unknown key for this device")]
@@ -189,6 +195,9 @@ pub enum Problem {
     /// Not one of the words this key takes.
     #[error("not one of the words known here")]
     Word,
+    /// Not a PCI address.
+    #[error("not a PCI address: DOMAIN:BUS:DEVICE.FUNCTION in hexadecimal, such as 0000:02:00.0")]
+    Address,
     /// An empty path.
     #[error("the path is empty")]
     Path,
@@ -238,6 +247,7 @@ impl fmt::Display for Spec {
                 flags(f, &[("nofill", s.nofill)])
             }
             Spec::File(s) => s.fmt(f),
+            Spec::Nvme(s) => s.fmt(f),
             Spec::Fault { inner, rules, seed } => {
                 write!(f, "fault({inner}")?;
                 for rule in rules {

@@ -7,6 +7,7 @@ use super::{
 use crate::device::OpKind;
 use crate::device::delay::Latency;
 use crate::device::fault::{Action, FaultRule};
+use crate::device::nvme::{NvmeSpec, PciAddress};
 use std::path::PathBuf;
 
 /// Parses the whole text.
@@ -97,12 +98,13 @@ fn flag(slot: &mut bool, pair: &Pair<'_>, c: &Cursor<'_>) -> Result<(), SpecErro
 fn one(c: &mut Cursor<'_>, depth: usize) -> Result<Spec, SpecError> {
     let kind = c.until(&[':', '(', ')', ',', ';']);
     match kind.text {
-        "ram" | "null" | "uring" | "aio" | "file" if !c.eat(':') => Err(c.error(c.at, ":", Problem::End)),
+        "ram" | "null" | "uring" | "aio" | "file" | "nvme" if !c.eat(':') => Err(c.error(c.at, ":", Problem::End)),
         "fault" | "delay" if !c.eat('(') => Err(c.error(c.at, "(", Problem::End)),
         "ram" => ram(c),
         "null" => null(c),
         "uring" | "aio" => file(c, false),
         "file" => file(c, true),
+        "nvme" => nvme(c),
         "fault" | "delay" if depth == NESTED_MAX => Err(c.bad(kind, Problem::Nested)),
         "fault" => fault(c, depth),
         "delay" => delay(c, depth),
@@ -202,6 +204,33 @@ fn prealloc_of(pair: &Pair<'_>, c: &Cursor<'_>) -> Result<Prealloc, SpecError> {
         "fallocate" => Some(Prealloc::Fallocate),
         _ => None,
     })
+}
+
+fn nvme(c: &mut Cursor<'_>) -> Result<Spec, SpecError> {
+    let word = c.until(&[',', ';', '(', ')']);
+    let (address, nsid) = word.text.split_once('/').map_or((word.text, None), |(a, n)| (a, Some(n)));
+    let address: PciAddress = address.parse().map_err(|_| c.error(word.at, address, Problem::Address))?;
+    let mut spec = NvmeSpec::new(address);
+    if let Some(text) = nsid {
+        // 0 and FFFFFFFFh name no single namespace.
+        let nsid = number(text).and_then(|n| u32::try_from(n).ok()).filter(|n| !matches!(*n, 0 | u32::MAX));
+        let at = word.at + word.text.len() - text.len();
+        spec.nsid = Some(nsid.ok_or_else(|| c.error(at, text, Problem::Number))?);
+    }
+    while c.eat(',') {
+        let pair = c.pair();
+        match pair.key.text {
+            "readonly" => flag(&mut spec.read_only, &pair, c)?,
+            "nosgl" => flag(&mut spec.no_sgl, &pair, c)?,
+            "timeout" => {
+                let time = pair.read(c, Problem::Time, |v| parse_nanos(v).filter(|ns| *ns != 0))?;
+                once(&mut spec.timeout_ns, time, c, pair.key)?;
+            }
+            "unsafe_noiommu" => flag(&mut spec.unsafe_noiommu, &pair, c)?,
+            _ => return Err(c.bad(pair.key, Problem::Key)),
+        }
+    }
+    Ok(Spec::Nvme(spec))
 }
 
 fn number(text: &str) -> Option<u64> {

@@ -25,6 +25,9 @@ fn canonical_lines_read_back_as_written() {
         "file:/path,size=10GiB",
         "file:/path,size=10GiB,prealloc,bs=512,dsync",
         "file:/path,size=10GiB,prealloc=fallocate",
+        "nvme:0000:02:00.0",
+        "nvme:10000:e1:1f.7/4294967294,readonly,nosgl,timeout=5s,unsafe_noiommu",
+        "fault(nvme:0000:02:00.0/2;do=eio)",
         "fault(ram:1MiB)",
         "fault(ram:1MiB;do=eio)",
         "fault(uring:/x,bs=512;do=short:512,op=write,offset=1MiB..2MiB,begin=10,end=20,p=0.500000;do=flip;seed=7)",
@@ -56,6 +59,7 @@ fn values_arrive() {
         per_million: 500_000,
     };
     assert_eq!((rules, seed), (vec![rule], 7));
+    assert_eq!("nvme:2:0.1,timeout=1500ms".parse::<Spec>().unwrap().to_string(), "nvme:0000:02:00.1,timeout=1500ms");
     let Spec::Delay { latency, .. } = "delay(ram:1m;read=100us,read_p99=1ms)".parse().unwrap() else {
         panic!("not a delay spec")
     };
@@ -96,6 +100,14 @@ fn mistakes_are_named_with_their_column() {
     bad("file:/a,size=1000", 9, "size", Problem::Multiple);
     bad("file:/a,size=1GiB,prealloc=yes", 28, "prealloc", Problem::Word);
     bad("file:/a,size=1GiB,readonly", 19, "readonly", Problem::Contradiction);
+    bad("nvme:", 6, "", Problem::Address);
+    bad("nvme:0000:02:00", 6, "0000:02:00", Problem::Address);
+    bad("nvme:0000:02:00.0/", 19, "", Problem::Number);
+    bad("nvme:0000:02:00.0/0", 19, "0", Problem::Number);
+    bad("nvme:0000:02:00.0/4294967295", 19, "4294967295", Problem::Number);
+    bad("nvme:0000:02:00.0,bs=512", 19, "bs", Problem::Key);
+    bad("nvme:0000:02:00.0,timeout=0", 27, "timeout", Problem::Time);
+    bad("nvme:0000:02:00.0,timeout=1s,timeout=1s", 30, "timeout", Problem::Twice);
     bad("fault(ram:1GiB", 15, ")", Problem::End);
     bad("fault ram:1GiB", 1, "fault ram", Problem::Kind);
     bad("fault(ram:1GiB;op=read)", 16, "do", Problem::Missing);
@@ -128,6 +140,9 @@ fn any_text_is_an_answer_and_what_parses_reads_back() {
         "ram",
         "null",
         "uring",
+        "nvme",
+        "02:00.0",
+        "/7",
         "file",
         "fault",
         "delay",
