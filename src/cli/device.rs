@@ -98,6 +98,13 @@ fn act(args: &Args) -> Result<String, String> {
                     b.address
                 );
             }
+            if bound.iter().any(|b| b.unsafe_interrupts) {
+                eprintln!(
+                    "pollux device: warning: this machine's IOMMU does not remap interrupts; VFIO was told to allow that \
+                     (vfio_iommu_type1.allow_unsafe_interrupts=Y) until the last device is given back. A device whose \
+                     firmware is hostile could raise any interrupt."
+                );
+            }
             Ok(if output.json {
                 json!({"devices": bound.iter().map(bound_json).collect::<Vec<_>>()}).to_string()
             } else {
@@ -149,7 +156,7 @@ fn bound_json(b: &Bound) -> Value {
     };
     json!({
         "address": b.address.to_string(), "driver": "vfio-pci", "was": b.was, "already": b.already, "iommu_group": group,
-        "no_iommu": no_iommu, "node": b.iommu.node().map(|n| format!("/{n}")),
+        "no_iommu": no_iommu, "unsafe_interrupts": b.unsafe_interrupts, "node": b.iommu.node().map(|n| format!("/{n}")),
     })
 }
 

@@ -4,7 +4,7 @@
 //! remembered before it is taken away, and a step that fails puts it back. [`unbind`] works from what was remembered, or
 //! without that lets the kernel choose a driver, and waits until the device is there again.
 
-use super::group::{Iommu, iommu};
+use super::group::{Iommu, iommu, remaps_interrupts};
 use super::obstacle::{Obstacle, obstacles};
 use super::pci::{Address, Function, Kind, VFIO_PCI};
 use super::{Kernel, Record, Root, disk, net};
@@ -28,6 +28,9 @@ const PROBE: &str = "sys/bus/pci/drivers_probe";
 /// Switches the mode without protection on.
 const NO_IOMMU: &str = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
 
+/// Lets VFIO give out functions whose interrupts nobody confines.
+const INTERRUPTS: &str = "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
+
 /// What the operator asks for besides the functions.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
@@ -48,6 +51,15 @@ pub struct Bound {
     pub already: bool,
     /// How it is confined.
     pub iommu: Iommu,
+    /// Unsafe interrupts were allowed for it: the IOMMU of this machine does not remap any.
+    pub unsafe_interrupts: bool,
+}
+
+/// Modes of VFIO that were switched on for a function.
+#[derive(Clone, Copy, Default)]
+struct Modes {
+    no_iommu: bool,
+    unsafe_interrupts: bool,
 }
 
 /// A function that is given back.
@@ -203,9 +215,10 @@ pub fn bind<K: Kernel>(kernel: &mut K, addresses: &[Address], options: Options) 
     }
     let claims = claim(kernel, &functions)?;
     let mut bound = Vec::new();
-    let mode_changed = if functions.iter().all(Function::is_vfio) { false } else { prepare(kernel, &functions)? };
+    let all_bound = functions.iter().all(Function::is_vfio);
+    let modes = if all_bound { Modes::default() } else { prepare(kernel, &functions)? };
     for function in &functions {
-        bound.push(bind_one(kernel, function, options.state, mode_changed)?);
+        bound.push(bind_one(kernel, function, options.state, modes)?);
     }
     // Only now: no one could start to use a disk between the check and the end of its driver.
     drop(claims);
@@ -232,8 +245,8 @@ fn claim<K: Kernel>(kernel: &mut K, functions: &[Function]) -> Result<Vec<File>,
     if refused.is_empty() { Ok(claims) } else { Err(BindError::Refused(refused)) }
 }
 
-/// Sees to it that VFIO is loaded, in the mode that the functions need. True when the mode was changed for them.
-fn prepare<K: Kernel>(kernel: &mut K, functions: &[Function]) -> Result<bool, BindError> {
+/// Sees to it that VFIO is loaded, in the modes that the functions need; says which it switched on for them.
+fn prepare<K: Kernel>(kernel: &mut K, functions: &[Function]) -> Result<Modes, BindError> {
     for (module, file) in [("vfio-pci", VFIO_DRIVER), ("vfio_iommu_type1", "sys/module/vfio_iommu_type1")] {
         if !kernel.root().has(file) {
             kernel.load(module).map_err(|why| BindError::Module { module, why })?;
@@ -243,40 +256,58 @@ fn prepare<K: Kernel>(kernel: &mut K, functions: &[Function]) -> Result<bool, Bi
         }
     }
     let confined = |f: &Function| matches!(iommu(kernel.root(), f.address), Iommu::Group(_));
-    if functions.iter().all(confined) {
-        return Ok(false);
-    }
-    match kernel.root().text(NO_IOMMU).as_deref() {
-        None => Err(BindError::NoIommuMode),
-        Some("Y" | "1") => Ok(false),
-        Some(_) => write(kernel, NO_IOMMU, "Y").map(|()| true),
+    let (some, all) = (functions.iter().any(confined), functions.iter().all(confined));
+    let remapped = !some || remaps_interrupts(kernel.root());
+    // Every function here has a driver that is trusted with its interrupts already, and the process that gets it asks for
+    // none; so this takes nothing away that was there. It is told, and ends with the last function.
+    let unsafe_interrupts = !remapped && switch_on(kernel, INTERRUPTS)?.unwrap_or(false);
+    let no_iommu = !all && switch_on(kernel, NO_IOMMU)?.ok_or(BindError::NoIommuMode)?;
+    Ok(Modes { no_iommu, unsafe_interrupts })
+}
+
+/// Switches a mode on; true when it was off, `None` when there is no such mode.
+fn switch_on<K: Kernel>(kernel: &mut K, mode: &str) -> Result<Option<bool>, BindError> {
+    match kernel.root().text(mode).as_deref() {
+        None => Ok(None),
+        Some("Y" | "1") => Ok(Some(false)),
+        Some(_) => write(kernel, mode, "Y").map(|()| Some(true)),
     }
 }
 
-fn bind_one<K: Kernel>(
-    kernel: &mut K,
-    function: &Function,
-    state: &Path,
-    mode_changed: bool,
-) -> Result<Bound, BindError> {
+fn bind_one<K: Kernel>(kernel: &mut K, function: &Function, state: &Path, modes: Modes) -> Result<Bound, BindError> {
     let address = function.address;
     let record_error = |source| BindError::Record { address, folder: state.display().to_string(), source };
     if function.is_vfio() {
         let was = Record::load(state, address).ok().flatten().and_then(|r| r.driver);
-        return Ok(Bound { address, was, already: true, iommu: iommu(kernel.root(), address) });
+        return Ok(Bound {
+            address,
+            was,
+            already: true,
+            iommu: iommu(kernel.root(), address),
+            unsafe_interrupts: false,
+        });
     }
+    let others = Record::all(state);
     let record = Record {
         driver: function.driver.clone(),
         driver_override: function.driver_override.clone(),
         children: children(kernel.root(), function).len() as u32,
-        no_iommu: mode_changed,
+        // A mode that was switched on for another function ends with the last of them, whichever that is.
+        no_iommu: modes.no_iommu || others.iter().any(|r| r.no_iommu),
+        unsafe_interrupts: modes.unsafe_interrupts || others.iter().any(|r| r.unsafe_interrupts),
     };
     record.save(state, address).map_err(record_error)?;
     let taken = take(kernel, function);
     let now = read(kernel.root(), address)?;
     if now.is_vfio() {
         let iommu = iommu(kernel.root(), address);
-        return Ok(Bound { address, was: record.driver, already: false, iommu });
+        return Ok(Bound {
+            address,
+            was: record.driver,
+            already: false,
+            iommu,
+            unsafe_interrupts: modes.unsafe_interrupts,
+        });
     }
     // Back to what it was, as far as the kernel lets us; the first error is the one to tell.
     let why = taken.err().map_or_else(|| "it was offered".into(), |e| e.to_string());
@@ -327,8 +358,13 @@ pub fn unbind<K: Kernel>(kernel: &mut K, address: Address, state: &Path) -> Resu
         write(kernel, &format!("{VFIO_DRIVER}/unbind"), &address.to_string())?;
     }
     let driver = give(kernel, &function, record.as_ref())?;
-    if record.as_ref().is_some_and(|r| r.no_iommu) && !any_vfio(kernel.root()) {
-        write(kernel, NO_IOMMU, "N")?;
+    if let Some(record) = &record {
+        let last = !any_vfio(kernel.root());
+        for (_, mode) in
+            [(record.no_iommu, NO_IOMMU), (record.unsafe_interrupts, INTERRUPTS)].iter().filter(|m| last && m.0)
+        {
+            write(kernel, mode, "N")?;
+        }
     }
     let children = match &driver {
         Some(driver) => wait(kernel, &function, driver, record.as_ref().map(|r| r.children as usize))?,

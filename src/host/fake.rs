@@ -51,6 +51,8 @@ impl Fake {
         }
         fake.put("sys/bus/pci/drivers_probe", "");
         fake.put("sys/module/vfio_iommu_type1/refcnt", "0");
+        fake.put("proc/cpuinfo", "vendor_id\t: GenuineIntel\n");
+        fake.put("proc/interrupts", " 24:  0  IR-PCI-MSI 65536-edge  nvme0q0\n");
         fake.put("proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n");
         fake.put("proc/self/mountinfo", "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n");
         fake

@@ -38,6 +38,14 @@ pub fn iommu(root: &Root, address: Address) -> Iommu {
     }
 }
 
+/// True when the IOMMU also confines the interrupts that functions raise. Without that VFIO gives nothing out unless it is
+/// told to allow unsafe interrupts. Where the kernel does not say, and on machines where the question does not arise, true.
+pub fn remaps_interrupts(root: &Root) -> bool {
+    // The kernel names the chips of remapped interrupts with this prefix, on Intel and AMD alike.
+    let x86 = root.text("proc/cpuinfo").is_some_and(|text| text.contains("vendor_id"));
+    !x86 || root.text("proc/interrupts").is_none_or(|text| text.is_empty() || text.contains(" IR-"))
+}
+
 /// The functions of a group, by address.
 pub fn group_members(root: &Root, group: u32) -> Vec<Address> {
     let names = root.names(&format!("{GROUPS}/{group}/devices"));

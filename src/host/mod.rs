@@ -21,7 +21,7 @@ mod root;
 mod tests;
 
 pub use disk::{Disk, disks};
-pub use group::{Iommu, group_members, iommu};
+pub use group::{Iommu, group_members, iommu, remaps_interrupts};
 pub use kernel::{Kernel, Live};
 pub use net::{Interface, interfaces};
 pub use obstacle::{Obstacle, obstacles};

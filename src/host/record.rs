@@ -18,6 +18,8 @@ pub struct Record {
     pub children: u32,
     /// True when the no-IOMMU mode was switched on for it.
     pub no_iommu: bool,
+    /// True when unsafe interrupts were allowed for it.
+    pub unsafe_interrupts: bool,
 }
 
 fn path(state: &Path, address: Address) -> PathBuf {
@@ -43,6 +45,17 @@ impl Record {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Every record that can be read.
+    pub fn all(state: &Path) -> Vec<Record> {
+        let Ok(entries) = fs::read_dir(state) else { return Vec::new() };
+        let record = |entry: fs::DirEntry| {
+            let name = entry.file_name().into_string().ok()?;
+            let address = name.strip_prefix("device-")?.strip_suffix(".json")?.parse().ok()?;
+            Record::load(state, address).ok().flatten()
+        };
+        entries.flatten().filter_map(record).collect()
     }
 
     /// Removes the record of `address`, if there is one.

@@ -49,7 +49,13 @@ fn a_disk_goes_to_vfio_and_comes_back() {
     let (mut fake, disk) = machine();
     fake.disk_delay = 3;
     let bound = try_bind(&mut fake, &[disk], false).unwrap();
-    let expected = Bound { address: disk, was: Some("nvme".into()), already: false, iommu: Iommu::Group(3) };
+    let expected = Bound {
+        address: disk,
+        was: Some("nvme".into()),
+        already: false,
+        iommu: Iommu::Group(3),
+        unsafe_interrupts: false,
+    };
     assert_eq!(bound, [expected]);
     assert_eq!(driver(&fake, disk).as_deref(), Some("vfio-pci"));
     assert!(!fake.root().has("sys/block/nvme0n1"));
@@ -100,7 +106,13 @@ fn without_a_record_the_kernel_chooses() {
 
     // The remembered driver is gone: another may take it.
     try_bind(&mut fake, &[disk], false).unwrap();
-    let record = Record { driver: Some("gone".into()), driver_override: None, children: 1, no_iommu: false };
+    let record = Record {
+        driver: Some("gone".into()),
+        driver_override: None,
+        children: 1,
+        no_iommu: false,
+        unsafe_interrupts: false,
+    };
     record.save(&fake.state(), disk).unwrap();
     assert_eq!(give_back(&mut fake, disk).unwrap().driver.as_deref(), Some("nvme"));
 }
@@ -306,6 +318,26 @@ fn without_an_iommu_only_when_asked_for() {
     fake.remove("sys/bus/pci/devices/0000:00:03.0/iommu_group");
     give_back(&mut fake, disk).unwrap();
     assert_eq!(fake.root().text(mode).as_deref(), Some("N"), "the mode ends with the last device");
+}
+
+#[test]
+fn interrupts_that_nobody_remaps_are_allowed_for_as_long_as_something_is_bound() {
+    let mode = "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
+    let (mut fake, disk) = machine();
+    let two = fake.nvme("0000:00:04.0", 1, Some(4));
+    fake.put(mode, "N\n");
+    assert!(!try_bind(&mut fake, &[disk], false).unwrap()[0].unsafe_interrupts, "the machine remaps them");
+    assert_eq!(fake.root().text(mode).as_deref(), Some("N"));
+    give_back(&mut fake, disk).unwrap();
+
+    fake.put("proc/interrupts", " 24:  0  PCI-MSI 65536-edge  nvme0q0\n");
+    assert!(try_bind(&mut fake, &[disk], false).unwrap()[0].unsafe_interrupts);
+    assert!(!try_bind(&mut fake, &[two], false).unwrap()[0].unsafe_interrupts, "they are allowed already");
+    assert_eq!(fake.root().text(mode).as_deref(), Some("Y"));
+    give_back(&mut fake, disk).unwrap();
+    assert_eq!(fake.root().text(mode).as_deref(), Some("Y"), "another function needs it");
+    give_back(&mut fake, two).unwrap();
+    assert_eq!(fake.root().text(mode).as_deref(), Some("N"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::super::device::{Listed, listed};
 use super::{Build, Finding, Grade, Probes};
 use crate::base::limits::CONNS_PER_CORE;
 use crate::host::facts::{self, Cpus, hugepages, sysctl};
-use crate::host::{Iommu, Kind, Root};
+use crate::host::{Iommu, Kind, Root, remaps_interrupts};
 use crate::mem::Sizing;
 use std::collections::BTreeSet;
 
@@ -217,8 +217,14 @@ fn iommu(root: &Root, cpus: &Cpus) -> Finding {
         |g: &&String| root.text(&format!("sys/kernel/iommu_groups/{g}/name")).as_deref() != Some("vfio-noiommu");
     let count = groups.iter().filter(confining).count();
     if count > 0 {
-        let units = root.names("sys/class/iommu").join(" ");
-        return Finding::new("iommu", Grade::Ok, format!("{count} groups ({units})"));
+        let text = format!("{count} groups ({})", root.names("sys/class/iommu").join(" "));
+        return if remaps_interrupts(root) {
+            Finding::new("iommu", Grade::Ok, text)
+        } else {
+            let text = format!("{text}, interrupts not remapped: `pollux device bind` has to allow unsafe interrupts");
+            Finding::new("iommu", Grade::Better, text)
+                .step("firmware set-up: interrupt remapping, x2APIC; not intremap=off among the kernel arguments")
+        };
     }
     let argument = match cpus.vendor.as_deref() {
         Some("AuthenticAMD") => "amd_iommu=on",

@@ -91,7 +91,7 @@ fn a_server_on_which_nothing_is_left_to_do() {
 #[test]
 fn each_thing_that_is_left_to_do_comes_with_its_step() {
     type Change<'a> = &'a dyn Fn(&mut Fake, &mut Probes, &mut Build);
-    let cases: [(&str, &str, &str, Change); 17] = [
+    let cases: [(&str, &str, &str, Change); 18] = [
         ("cores", "none isolated", "isolcpus=managed_irq,domain,1-7 nohz_full=1-7", &|f, _, _| {
             f.put("sys/devices/system/cpu/isolated", "\n");
         }),
@@ -125,6 +125,9 @@ fn each_thing_that_is_left_to_do_comes_with_its_step() {
         ("io_uring", "EPERM", "system call filter", &|_, p, _| p.uring = Err("EPERM".into())),
         ("io_uring", "could not be registered", "ulimit -l", &|_, p, _| p.uring = Ok(false)),
         ("direct", "/data: no direct I/O (Invalid", "ext4, xfs", &|_, p, _| p.direct = Err("Invalid argument".into())),
+        ("iommu", "interrupts not remapped", "interrupt remapping", &|f, _, _| {
+            f.put("proc/interrupts", " 0: 1 IO-APIC 2-edge timer\n");
+        }),
         ("vfio", "not loaded", "modprobe -a vfio-pci", &|f, _, _| f.remove("sys/module/vfio_iommu_type1")),
         ("nvme", "nvme0n1 1.0 GiB 4096), driver nvme: bindable", "pollux device bind 0000:00:04.0", &|f, _, _| {
             f.nvme("0000:00:04.0", 0, Some(4));
