@@ -1,11 +1,11 @@
 //! Raw devices: opened on the control thread, then one queue per core.
 
 use super::cores::{Carrier, Cores};
+use super::nvme;
 use crate::base::{Time, VolumeId};
 use crate::cluster::{DelayTimes, DeviceReport, DeviceSpec, FaultKind, FaultOn, FaultOrder, FileSpec, NodeError};
 use crate::device::delay::{Latency, Pace};
 use crate::device::fault::{Action, FaultReport, FaultRule};
-use crate::device::nvme::NvmeError;
 use crate::device::{self, Caps, DeviceError, Medium, OpKind, OpenError, Queue, Spec};
 use crate::mem::{Arena, Pool, Span};
 use crate::repl::DeviceId;
@@ -117,6 +117,7 @@ impl Devices {
             DeviceSpec::Null { block_size, blocks } => {
                 opened(&format!("null:{},bs={block_size}", bytes(*block_size, *blocks)))?
             }
+            DeviceSpec::Nvme(nvme) => Medium::open(&Spec::Nvme(nvme::spec(nvme)?)).map_err(|e| open_error(&e))?,
             DeviceSpec::File(file) => Medium::open(&Spec::File(file_spec(file))).map_err(|e| open_error(&e))?,
         };
         let report = report(&medium.caps());
@@ -257,24 +258,6 @@ pub fn latency(times: DelayTimes) -> Latency {
     latency
 }
 
-/// An NVMe controller that can not be had, likewise.
-fn nvme_error(e: &NvmeError) -> NodeError {
-    let errno = match e {
-        NvmeError::NoDevice | NvmeError::NoNamespace { .. } => libc::ENODEV,
-        NvmeError::Driver { .. } | NvmeError::InUse { .. } | NvmeError::NotViable { .. } => libc::EBUSY,
-        NvmeError::Options | NvmeError::NoQueue(_) => libc::EBUSY,
-        NvmeError::Permission { .. } => libc::EACCES,
-        NvmeError::Map { .. } | NvmeError::Addresses(_) | NvmeError::NotHuge => libc::ENOMEM,
-        NvmeError::Format { .. } => {
-            return NodeError::Unsupported("the namespace's format: 512 or 4096 bytes, no metadata");
-        }
-        NvmeError::WhichNamespace { .. } => return NodeError::Unsupported("several namespaces, and none named"),
-        NvmeError::System { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
-        _ => libc::EIO,
-    };
-    NodeError::Os { what: "NVMe controller", errno }
-}
-
 /// An opening failure as the control plane tells it.
 pub fn open_error(e: &OpenError) -> NodeError {
     tracing::warn!("device: {e}");
@@ -290,7 +273,7 @@ pub fn open_error(e: &OpenError) -> NodeError {
         OpenError::Larger { .. } => NodeError::Size("the file is larger than the size asked for"),
         OpenError::Shrunk { .. } => NodeError::Size("the medium became smaller"),
         OpenError::Ring(source) => os("io_uring", source),
-        OpenError::Nvme { source, .. } => nvme_error(source),
+        OpenError::Nvme { source, .. } => nvme::refusal(source),
         OpenError::Depth(_) => NodeError::Unsupported("this queue depth"),
     }
 }

@@ -6,6 +6,7 @@ mod devices;
 mod doors;
 mod exports;
 mod node;
+mod nvme;
 mod serve;
 mod stores;
 mod turn;

@@ -4,14 +4,15 @@
 use super::cores::{Carrier, Cores};
 use super::devices::{self, Devices, OpenDevice};
 use super::exports;
+use super::nvme;
 use super::stores::{self, OpenStore, StartConfig, Stores};
 use super::turn::{Core, Exports};
 use crate::base::limits::{ATOMIC_BYTES, RAM_ATOMIC_BYTES};
 use crate::base::{CoreId, VolumeId};
 use crate::cluster::{
     ControllerReport, CoreIoStat, DelayTimes, DeviceReport, DeviceSpec, FaultOrder, IoStat, IscsiConnectionReport,
-    IscsiPhase, Node, NodeError, Nqn, OpStat, PollGroupReport, PoolReport, Protocol, QpairReport, ReactorReport,
-    ScrubReport, State, StoreName, StoreSummary, StoreUsage, Volume,
+    IscsiPhase, Node, NodeError, Nqn, NvmeReport, NvmeSpec, OpStat, PollGroupReport, PoolReport, Protocol, QpairReport,
+    ReactorReport, ScrubReport, State, StoreName, StoreSummary, StoreUsage, Volume,
 };
 use crate::mem::PoolStats;
 use crate::net::NetError;
@@ -281,6 +282,15 @@ impl<C: Carrier> Node for LocalNode<C> {
         self.inner.borrow_mut().devices.insert(id, device);
         self.republish().await?;
         Ok(report)
+    }
+
+    async fn nvme_namespaces(&self, spec: &NvmeSpec) -> Result<Vec<u32>, NodeError> {
+        nvme::namespaces(spec)
+    }
+
+    async fn nvme_report(&self, id: VolumeId) -> Result<NvmeReport, NodeError> {
+        let medium = self.inner.borrow().devices.get(id)?.medium.clone();
+        nvme::report(medium.nvme().ok_or(NodeError::Unsupported("not an NVMe controller"))?)
     }
 
     async fn close_device(&self, id: VolumeId) -> Result<(), NodeError> {

@@ -47,6 +47,17 @@ pub struct DelayTimes {
     pub write_p99_us: u64,
 }
 
+/// A namespace of an NVMe controller that the node itself drives.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NvmeSpec {
+    /// The controller's PCI address: `0000:02:00.0`.
+    pub address: String,
+    /// Which namespace; `None`: the only one.
+    pub nsid: Option<u32>,
+    /// Drive it without an IOMMU, whatever it then may overwrite.
+    pub unsafe_noiommu: bool,
+}
+
 /// What a raw device is made of.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum DeviceSpec {
@@ -80,6 +91,8 @@ pub enum DeviceSpec {
         #[serde(with = "volume_id")]
         base: VolumeId,
     },
+    /// A namespace of an NVMe controller.
+    Nvme(NvmeSpec),
 }
 
 impl DeviceSpec {

@@ -5,7 +5,7 @@
 //! All methods run on the control thread and may await answers from the reactors. None of them touches the journal:
 //! whoever calls has committed, or will commit, what must survive.
 
-use super::model::{DelayTimes, DeviceSpec, Volume};
+use super::model::{DelayTimes, DeviceSpec, NvmeSpec, Volume};
 use super::names::{Nqn, StoreName};
 use super::state::State;
 use crate::base::{CoreId, Status, VolumeId};
@@ -385,12 +385,51 @@ pub struct FaultOrder {
     pub count: u64,
 }
 
+/// What an NVMe controller says of itself and of its health (SMART / Health Information log).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NvmeReport {
+    /// Its model.
+    pub model: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Its firmware's revision.
+    pub firmware: String,
+    /// It works; false once it was given up.
+    pub enabled: bool,
+    /// Critical warnings: bits as in the log.
+    pub critical_warning: u8,
+    /// Composite temperature, kelvin.
+    pub temperature: u16,
+    /// Available spare and its threshold, percent.
+    pub spare: (u8, u8),
+    /// Endurance used, percent.
+    pub used: u8,
+    /// Data units read and written: thousands of 512-byte units.
+    pub units: (u64, u64),
+    /// Read and write commands of hosts.
+    pub commands: (u64, u64),
+    /// Busy time, minutes.
+    pub busy_minutes: u64,
+    /// Power cycles, and hours with power.
+    pub power: (u64, u64),
+    /// Times it lost power without being told.
+    pub unsafe_shutdowns: u64,
+    /// Media and data integrity errors.
+    pub media_errors: u64,
+    /// Entries its error log ever had.
+    pub error_entries: u64,
+}
+
 /// The data path, seen from the control plane. Errors leave things as they were unless a method says otherwise.
 #[allow(async_fn_in_trait)] // one thread: the futures need not be Send, and nobody makes a `dyn Node`
 pub trait Node {
     /// Opens a raw device under `id` on every core. A wrapper's base is open already; the wrapper takes the base's
     /// medium with it, and nothing else uses the base while the wrapper is open.
     async fn open_device(&self, id: VolumeId, uuid: Uuid, spec: &DeviceSpec) -> Result<DeviceReport, NodeError>;
+    /// The active namespaces of the NVMe controller that `spec` names, without opening any.
+    async fn nvme_namespaces(&self, spec: &NvmeSpec) -> Result<Vec<u32>, NodeError>;
+    /// The controller behind an open NVMe device.
+    async fn nvme_report(&self, id: VolumeId) -> Result<NvmeReport, NodeError>;
     /// Closes a raw device. Requests under way end with `Gone`. No store, wrapper or namespace uses it any more.
     async fn close_device(&self, id: VolumeId) -> Result<(), NodeError>;
     /// Looks at the medium's size again, after it has grown or after [`DeviceSpec`] changed it (`blocks` says the new

@@ -2,11 +2,12 @@
 //! a fuse that burns through after a number of persistent steps, as if the process had been killed there.
 
 use super::journal::{Journal, JournalError};
-use super::model::{DelayTimes, DeviceSpec, FileEngine, FileSpec, Volume};
+use super::model::{DelayTimes, DeviceSpec, FileEngine, FileSpec, NvmeSpec, Volume};
 use super::names::{Nqn, StoreName};
 use super::node::{
     ControllerReport, CoreIoStat, DeviceReport, FaultOrder, IoStat, IscsiConnectionReport, IscsiPhase, Node, NodeError,
-    OpStat, PollGroupReport, PoolReport, Protocol, QpairReport, ReactorReport, ScrubReport, StoreSummary, StoreUsage,
+    NvmeReport, OpStat, PollGroupReport, PoolReport, Protocol, QpairReport, ReactorReport, ScrubReport, StoreSummary,
+    StoreUsage,
 };
 use super::state::State;
 use crate::base::rng::Rng;
@@ -151,6 +152,7 @@ impl FakeNode {
         let block_size = match spec {
             DeviceSpec::Malloc { block_size, .. } | DeviceSpec::Null { block_size, .. } => *block_size,
             DeviceSpec::File(file) => file.block_size.unwrap_or(4096),
+            DeviceSpec::Nvme(_) => 4096,
             DeviceSpec::Delay { base, .. } | DeviceSpec::Fault { base } => return self.report(*base),
         };
         let read_only = matches!(spec, DeviceSpec::File(FileSpec { read_only: true, .. }));
@@ -175,12 +177,43 @@ impl Node for FakeNode {
                 let missing = NodeError::Os { what: "open", errno: libc::ENOENT };
                 self.world.borrow().files.get(path).cloned().ok_or(missing)?
             }
+            DeviceSpec::Nvme(nvme) => {
+                let missing = NodeError::Os { what: "open", errno: libc::ENODEV };
+                self.world.borrow().files.get(&nvme.address).cloned().ok_or(missing)?
+            }
             DeviceSpec::Delay { base, .. } | DeviceSpec::Fault { base } => {
                 self.open.borrow().get(base).expect("the base is open").1.clone()
             }
         };
         self.open.borrow_mut().insert(id, (spec.clone(), medium));
         self.report(id)
+    }
+    async fn nvme_namespaces(&self, spec: &NvmeSpec) -> Result<Vec<u32>, NodeError> {
+        self.step("nvme_namespaces", false).await?;
+        // The namespaces are files that are called like the address.
+        let there = self.world.borrow().files.contains_key(&spec.address);
+        if there { Ok(vec![1, 2]) } else { Err(NodeError::Os { what: "open", errno: libc::ENODEV }) }
+    }
+    async fn nvme_report(&self, id: VolumeId) -> Result<NvmeReport, NodeError> {
+        self.step("nvme_report", false).await?;
+        assert!(self.open.borrow().contains_key(&id), "{id:?} is not open");
+        Ok(NvmeReport {
+            model: "Fake".into(),
+            serial: "F1".into(),
+            firmware: "1".into(),
+            enabled: true,
+            critical_warning: 0,
+            temperature: 300,
+            spare: (100, 10),
+            used: 1,
+            units: (2, 3),
+            commands: (20, 30),
+            busy_minutes: 0,
+            power: (1, 4),
+            unsafe_shutdowns: 0,
+            media_errors: 0,
+            error_entries: 0,
+        })
     }
     async fn close_device(&self, id: VolumeId) -> Result<(), NodeError> {
         self.step("close_device", false).await?;

@@ -3,7 +3,7 @@
 
 use super::delay::{DelayHandle, DelayQueue, Latency};
 use super::fault::{FaultHandle, FaultQueue, FaultRule};
-use super::nvme::{NvmeError, NvmeMedium};
+use super::nvme::{NvmeError, NvmeMedium, PciAddress};
 use super::{AnyQueue, Caps, FileMedium, NullQueue, NullSpec, RamMedium, RamQueue, Spec, UringQueue};
 use crate::base::CoreId;
 use crate::mem::Span;
@@ -97,10 +97,10 @@ pub enum OpenError {
     #[error("io_uring: {0}; it needs Linux 5.10, and the sysctl kernel.io_uring_disabled at 0")]
     Ring(io::Error),
     /// An NVMe controller.
-    #[error("{spec}: {source}")]
+    #[error("{address}: {source}")]
     Nvme {
-        /// What was named.
-        spec: String,
+        /// Which one.
+        address: PciAddress,
         /// Why it can not be had.
         source: NvmeError,
     },
@@ -114,8 +114,8 @@ impl OpenError {
         OpenError::File { what, path: path.to_owned(), source }
     }
 
-    fn nvme(spec: &Spec) -> impl Fn(NvmeError) -> OpenError {
-        move |source| OpenError::Nvme { spec: spec.to_string(), source }
+    fn nvme(address: PciAddress) -> impl Fn(NvmeError) -> OpenError {
+        move |source| OpenError::Nvme { address, source }
     }
 }
 
@@ -148,7 +148,7 @@ impl Medium {
             Spec::Ram(s) => Kind::Ram(Arc::new(RamMedium::open(s)?)),
             Spec::Null(s) => Kind::Null(s.clone()),
             Spec::File(s) => Kind::File(Arc::new(FileMedium::open(s, progress)?)),
-            Spec::Nvme(s) => Kind::Nvme(Arc::new(NvmeMedium::open(s).map_err(OpenError::nvme(spec))?)),
+            Spec::Nvme(s) => Kind::Nvme(Arc::new(NvmeMedium::open(s).map_err(OpenError::nvme(s.address))?)),
             Spec::Fault { inner, rules, seed } => Kind::Fault {
                 inner: Box::new(Medium::open_with(inner, progress)?),
                 handle: FaultHandle::new(rules),
@@ -190,7 +190,7 @@ impl Medium {
             Kind::Null(spec) => AnyQueue::Null(NullQueue::new(spec, depth)),
             Kind::File(medium) => AnyQueue::Uring(Box::new(UringQueue::new(Arc::clone(medium), depth, spans)?)),
             Kind::Nvme(medium) => {
-                let queue = medium.queue(depth, spans).map_err(OpenError::nvme(&self.spec))?;
+                let queue = medium.queue(depth, spans).map_err(OpenError::nvme(medium.address()))?;
                 AnyQueue::Nvme(Box::new(queue))
             }
             Kind::Fault { inner, handle, seed } => {
@@ -223,7 +223,7 @@ impl Medium {
     pub fn rescan(&self) -> Result<u64, OpenError> {
         match &self.kind {
             Kind::File(medium) => medium.rescan(),
-            Kind::Nvme(medium) => medium.rescan().map_err(OpenError::nvme(&self.spec)),
+            Kind::Nvme(medium) => medium.rescan().map_err(OpenError::nvme(medium.address())),
             Kind::Fault { inner, .. } | Kind::Delay { inner, .. } => inner.rescan(),
             Kind::Ram(_) | Kind::Null(_) => Ok(self.caps().size),
         }

@@ -143,6 +143,7 @@ impl<N: Node + 'static> Table<N> {
             methods::notify::methods(),
             methods::bdev::methods(),
             methods::create::methods(),
+            methods::nvme::methods(),
             methods::lvol::methods(),
             methods::nvmf::methods(),
             methods::hosts::methods(),

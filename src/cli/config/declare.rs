@@ -4,9 +4,10 @@
 use super::read::{ConfigError, Section};
 use crate::cluster::{
     BdevName, Declared, DeclaredBdev, DeclaredIscsi, DeclaredStore, DeclaredSubsystem, DeclaredVolume, DelayTimes,
-    DeviceSpec, FileEngine, FileSpec, MadeOf, NamespaceSpec, Nqn, StoreName, Subsystem, Transport, VOLUME_BYTES_MAX,
-    Visibility, VolumeName,
+    DeviceSpec, FileEngine, FileSpec, MadeOf, NamespaceSpec, Nqn, NvmeSpec, StoreName, Subsystem, Transport,
+    VOLUME_BYTES_MAX, Visibility, VolumeName,
 };
+use crate::device::nvme::PciAddress;
 use std::net::SocketAddr;
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ enum Kind {
     Null,
     Aio,
     Uring,
+    Nvme,
     Delay,
     Error,
 }
@@ -25,6 +27,7 @@ const KINDS: &[(&str, Kind)] = &[
     ("null", Kind::Null),
     ("aio", Kind::Aio),
     ("uring", Kind::Uring),
+    ("nvme", Kind::Nvme),
     ("delay", Kind::Delay),
     ("error", Kind::Error),
 ];
@@ -58,6 +61,7 @@ fn bdev(s: Section<'_>) -> Result<DeclaredBdev, ConfigError> {
         }
         Kind::Aio => MadeOf::Medium(file(&s, FileEngine::Aio)?),
         Kind::Uring => MadeOf::Medium(file(&s, FileEngine::Uring)?),
+        Kind::Nvme => MadeOf::Medium(nvme(&s)?),
         Kind::Delay => delay(&s)?,
         Kind::Error => MadeOf::Fault(s.required("base", s.text("base")?)?.to_owned()),
     };
@@ -91,6 +95,15 @@ fn file(s: &Section<'_>, engine: FileEngine) -> Result<DeviceSpec, ConfigError> 
         path: s.required("filename", s.text("filename")?)?.to_owned(),
         block_size: block_size(s)?,
         read_only: s.flag("read_only")?.unwrap_or(false),
+    }))
+}
+
+fn nvme(s: &Section<'_>) -> Result<DeviceSpec, ConfigError> {
+    let address = s.parsed("address", str::parse::<PciAddress>)?;
+    Ok(DeviceSpec::Nvme(NvmeSpec {
+        address: s.required("address", address)?.to_string(),
+        nsid: s.number("nsid", 1..=u64::from(u32::MAX - 1))?.map(|n| n as u32),
+        unsafe_noiommu: s.flag("unsafe_noiommu")?.unwrap_or(false),
     }))
 }
 

@@ -49,6 +49,7 @@ fn the_reference_names_every_key() {
     let declared = [
         ("bdevs", "name = 'b'\ntype = 'malloc'\nsize = 4096"),
         ("bdevs", "name = 'b'\ntype = 'uring'\nfilename = '/f'"),
+        ("bdevs", "name = 'b'\ntype = 'nvme'\naddress = '0000:02:00.0'"),
         ("bdevs", "name = 'b'\ntype = 'delay'\nbase = 'x'"),
         ("stores", "name = 's'\nbdev = 'b'"),
         ("volumes", "store = 's'\nname = 'v'\nsize = 4096"),

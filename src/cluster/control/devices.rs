@@ -125,7 +125,7 @@ impl<N: Node> Control<N> {
     pub async fn rescan(&self, name: &str) -> Result<(), Error> {
         let _turn = self.turn.lock().await;
         let device = self.device(name)?;
-        if !matches!(device.spec, DeviceSpec::File(_)) {
+        if !matches!(device.spec, DeviceSpec::File(_) | DeviceSpec::Nvme(_)) {
             return Err(Error::WrongKind { name: name.to_owned(), wanted: "a file or block device" });
         }
         let report = self.node.resize_device(device.id, None).await.map_err(|source| Error::Node {
@@ -194,7 +194,8 @@ fn check_spec(spec: &DeviceSpec) -> Result<(), Error> {
             file.block_size.map_or(Ok(()), check_block_size)
         }
         DeviceSpec::Delay { times, .. } => check_delay(*times),
-        DeviceSpec::Fault { .. } => Ok(()),
+        DeviceSpec::Nvme(nvme) if nvme.address.is_empty() => Err(Error::Conflict { field: "traddr", why: "is empty" }),
+        DeviceSpec::Fault { .. } | DeviceSpec::Nvme(_) => Ok(()),
     }
 }
 

@@ -159,9 +159,14 @@ impl Controller {
         self.dma.windows(spans)
     }
 
+    /// The active namespaces.
+    pub fn namespaces(&self) -> Result<Vec<u32>, NvmeError> {
+        self.ask(Admin::active_namespaces)
+    }
+
     /// The facts of namespace `nsid`, or of the only one.
     pub fn namespace(&self, nsid: Option<u32>) -> Result<NamespaceFacts, NvmeError> {
-        let active = self.ask(Admin::active_namespaces)?;
+        let active = self.namespaces()?;
         let list = || active.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         let nsid = match (nsid, active.as_slice()) {
             (Some(nsid), all) if all.contains(&nsid) => nsid,

@@ -35,7 +35,10 @@ pub enum NvmeError {
     #[error("it is behind an IOMMU: take unsafe_noiommu out of the spec")]
     HasIommu,
     /// The kernel was not told to allow a device without an IOMMU.
-    #[error("no VFIO group for it without an IOMMU: modprobe vfio enable_unsafe_noiommu_mode=1, then bind it again")]
+    #[error(
+        "no VFIO group for it without an IOMMU: modprobe vfio enable_unsafe_noiommu_mode=1 (a kernel built with \
+         CONFIG_VFIO_NOIOMMU), then bind it again"
+    )]
     NoUnsafeGroup,
     /// No VFIO in this kernel.
     #[error("{}: {source}; load the modules vfio_pci and vfio_iommu_type1", path.display())]
@@ -51,6 +54,12 @@ pub enum NvmeError {
         /// The file.
         path: PathBuf,
     },
+    /// The kernel wants to be told that nobody drives this device against the machine.
+    #[error(
+        "its IOMMU does not check interrupts, so the kernel asks for a word first (this program uses none): \
+         echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts"
+    )]
+    NoRemapping,
     /// Another process drives it, or another device of its group.
     #[error("{}: in use by another process", path.display())]
     InUse {

@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn limits_keep_to_what_the_controller_says() {
         let mut id = identify::Controller::new_zeroed();
-        let of = |id: &identify::Controller, nvm| ControllerFacts::of(Cap(0), id, nvm).unwrap();
+        let of = |id: &_, nvm: Option<&_>| ControllerFacts::of(Cap(0), id, nvm).unwrap();
         assert_eq!((of(&id, None).transfer_max, of(&id, None).zeroes_max), (TRANSFER_MAX, None));
         id.mdts = 5;
         id.oncs = U16::new(0xc);
@@ -218,9 +218,9 @@ mod tests {
         assert_eq!((facts.transfer_max, facts.zeroes_max), (128 << 10, Some(128 << 10)));
         id.mdts = 255;
         assert_eq!(of(&id, None).transfer_max, TRANSFER_MAX);
-        let mut nvm = identify::NvmController::new_zeroed();
+        let nvm = identify::NvmController::new_zeroed();
         assert_eq!(of(&id, Some(&nvm)).zeroes_max, None);
-        (nvm.wzsl, nvm.dmrsl) = (3, U32::new(100));
+        let nvm = identify::NvmController { wzsl: 3, dmrsl: U32::new(100), ..nvm };
         let facts = of(&id, Some(&nvm));
         let namespace = NamespaceFacts::of(1, &namespace(9, 0)).unwrap();
         let want = Limits { transfer: 1 << 20, zeroes: 32768, discard: 51200 };

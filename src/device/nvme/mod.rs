@@ -7,7 +7,7 @@
 //!
 //! From bottom to top: `regs`, `iova`, `physical`, `vfio` and `dma` reach hardware and memory (all `unsafe` is there);
 //! `ring` and `prp` are the formats in memory; `queue` and `admin` are machines over them, which know no clock, no
-//! thread and no hardware, and run against `model`, a controller made of software, as they run against a disk.
+//! thread and no hardware, and run against [`model`], a controller made of software, as they run against a disk.
 
 mod address;
 mod admin;
@@ -17,6 +17,7 @@ mod error;
 mod facts;
 mod gate;
 mod iova;
+pub mod model;
 mod pci;
 mod physical;
 mod prp;
@@ -26,6 +27,8 @@ mod ring;
 mod shared;
 mod spec;
 mod status;
+#[cfg(test)]
+mod tests;
 mod vfio;
 
 pub use address::{NotAnAddress, PciAddress};
@@ -63,6 +66,11 @@ impl NvmeMedium {
         let namespace = Namespace::new(facts.nsid, facts.block_shift, facts.bytes());
         let namespace = controller.shared().namespace(namespace);
         Ok(NvmeMedium { namespace, facts, spec: spec.clone(), controller })
+    }
+
+    /// Where the controller is.
+    pub fn address(&self) -> PciAddress {
+        self.spec.address
     }
 
     /// The controller.

@@ -25,11 +25,14 @@ fn group_under(devices: &Path, address: PciAddress, unsafe_noiommu: bool) -> Res
     if class != CLASS {
         return Err(NvmeError::NotNvme(class));
     }
+    let group = device.join("iommu_group");
+    if !group.exists() && !unsafe_noiommu {
+        return Err(NvmeError::NoIommu);
+    }
     let driver = link_name(&device.join("driver"));
     if driver.as_deref() != Some(VFIO) {
         return Err(NvmeError::Driver { address, driver });
     }
-    let group = device.join("iommu_group");
     let number = link_name(&group).and_then(|n| n.parse().ok());
     // VFIO makes groups of its own for devices without an IOMMU, where it was told to.
     let pretended = fs::read_to_string(group.join("name")).is_ok_and(|n| n.trim() == "vfio-noiommu");
@@ -74,18 +77,21 @@ mod tests {
         fs::write(device.join("class"), "0x020000\n").unwrap();
         assert!(ask(false).unwrap_err().contains("0x020000 is not an NVMe controller"));
         fs::write(device.join("class"), "0x010802\n").unwrap();
-        assert!(ask(false).unwrap_err().contains("no driver is bound to it"));
+        // Without an IOMMU binding can not help, so that is said first.
+        assert!(ask(false).unwrap_err().contains("intel_iommu=on"));
+        assert!(ask(true).unwrap_err().contains("no driver is bound to it"));
+        let group = dir.path().join("12");
+        fs::create_dir(&group).unwrap();
+        symlink(&group, device.join("iommu_group")).unwrap();
         symlink("../../../bus/pci/drivers/nvme", device.join("driver")).unwrap();
         let text = ask(false).unwrap_err();
         assert!(text.contains("`nvme` has it") && text.contains("pollux device bind 0000:00:04.0"), "{text}");
         fs::remove_file(device.join("driver")).unwrap();
         symlink("../../../bus/pci/drivers/vfio-pci", device.join("driver")).unwrap();
-        assert!(ask(false).unwrap_err().contains("intel_iommu=on"));
-        assert!(ask(true).unwrap_err().contains("enable_unsafe_noiommu_mode"));
-        let group = dir.path().join("12");
-        fs::create_dir(&group).unwrap();
-        symlink(&group, device.join("iommu_group")).unwrap();
         assert_eq!(ask(false), Ok(12));
+        fs::remove_file(device.join("iommu_group")).unwrap();
+        assert!(ask(true).unwrap_err().contains("enable_unsafe_noiommu_mode"));
+        symlink(&group, device.join("iommu_group")).unwrap();
         assert!(ask(true).unwrap_err().contains("behind an IOMMU"));
         fs::write(group.join("name"), "vfio-noiommu\n").unwrap();
         assert_eq!(ask(true), Ok(12));

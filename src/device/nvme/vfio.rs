@@ -146,6 +146,8 @@ impl Container {
         unsafe { ioctl_struct(&group, GROUP_SET_CONTAINER, &mut raw) }.map_err(NvmeError::system("set container"))?;
         let kind = if protected { TYPE1V2 } else { NOIOMMU };
         ioctl_number(&fd, SET_IOMMU, kind).map_err(|source| match source.raw_os_error() {
+            // Type 1 refuses an IOMMU without interrupt remapping so; without an IOMMU it is the right that is missing.
+            Some(libc::EPERM) if protected => NvmeError::NoRemapping,
             Some(libc::EPERM) => NvmeError::Permission { path: path.clone() },
             _ => NvmeError::System { what: "set IOMMU", source },
         })?;

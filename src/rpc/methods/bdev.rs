@@ -1,5 +1,6 @@
 //! Looking at bdevs.
 
+use super::nvme::trid;
 use super::{DONE, Named, Nothing};
 use crate::cluster::{Bdev, DeviceSpec, FileEngine, FileSpec, Node, Room, State};
 use crate::rpc::context::{Context, bdev_error};
@@ -109,6 +110,7 @@ fn product(bdev: &Bdev) -> &'static str {
             DeviceSpec::Null { .. } => "Null disk",
             DeviceSpec::File(FileSpec { engine: FileEngine::Aio, .. }) => "AIO disk",
             DeviceSpec::File(FileSpec { engine: FileEngine::Uring, .. }) => "URING bdev",
+            DeviceSpec::Nvme(_) => "NVMe disk",
             DeviceSpec::Delay { .. } => "delay",
             DeviceSpec::Fault { .. } => "Error Injection Disk",
         },
@@ -167,6 +169,9 @@ fn specific(state: &State, rooms: &BTreeMap<Uuid, Room>, bdev: &Bdev) -> Value {
                 "avg_read_latency": times.read_avg_us, "p99_read_latency": times.read_p99_us,
                 "avg_write_latency": times.write_avg_us, "p99_write_latency": times.write_p99_us,
             }}),
+            DeviceSpec::Nvme(nvme) => json!({"nvme": [{
+                "pci_address": nvme.address, "trid": trid(nvme), "ns_data": {"id": nvme.nsid.unwrap_or(1)},
+            }]}),
             DeviceSpec::Fault { base } => json!({"error": {"base_bdev": name_of(*base)}}),
             DeviceSpec::Malloc { .. } | DeviceSpec::Null { .. } => json!({}),
         },

@@ -3,6 +3,7 @@
 
 use super::Nothing;
 use super::iscsi_options::options_json;
+use super::nvme::attach_params;
 use super::nvmf::{address_json, identity_json, inert_json, referral_json, transport_json};
 use super::{iscsi, iscsi_groups};
 use crate::cluster::iscsi::Iscsi;
@@ -65,6 +66,14 @@ fn call(method: &str, params: impl Into<Value>) -> Value {
 
 fn bdev_config(state: &State) -> Vec<Value> {
     let mut calls: Vec<Value> = state.devices().map(|d| device_config(state, d)).collect();
+    // One call attaches all namespaces of a controller.
+    let mut seen = Vec::new();
+    calls.retain(|call| {
+        !seen.contains(call) && {
+            seen.push(call.clone());
+            true
+        }
+    });
     calls.push(json!({"method": "bdev_wait_for_examine"}));
     calls
 }
@@ -102,6 +111,7 @@ fn device_config(state: &State, device: &Device) -> Value {
                 "avg_write_latency": times.write_avg_us, "p99_write_latency": times.write_p99_us,
             }),
         ),
+        DeviceSpec::Nvme(nvme) => call("bdev_nvme_attach_controller", attach_params(device, nvme)),
         DeviceSpec::Fault { base } => call("bdev_error_create", json!({"base_name": below(*base), "uuid": uuid})),
     }
 }

@@ -13,6 +13,7 @@ pub mod iscsi_stats;
 pub mod log;
 pub mod lvol;
 pub mod notify;
+pub mod nvme;
 pub mod nvmf;
 pub mod own;
 pub mod stats;

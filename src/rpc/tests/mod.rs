@@ -3,6 +3,7 @@
 mod calls;
 mod fuzz;
 mod iscsi;
+mod nvme;
 mod socket;
 mod spdk_client;
 

@@ -158,6 +158,9 @@ impl NvmeQueue {
     /// The controller is dead, and cut off from memory: every operation ends.
     #[cold]
     pub(super) fn fail_all(&mut self) {
+        if self.free_slots.len() == self.slots.len() {
+            return;
+        }
         while self.waiting.pop().is_some() {}
         for (cid, command) in self.commands.iter_mut().enumerate() {
             if command.state != State::Free {
