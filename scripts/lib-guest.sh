@@ -54,6 +54,9 @@ guest_add_program() { # root program: the program and the libraries it is linked
 GUEST_PID=
 # What the guest has besides busybox: modules of its kernel, programs of this machine where they are installed, files.
 GUEST_MODULES="nvme_tcp ext4 crc32c_generic" GUEST_PROGRAMS="mke2fs e2fsck nvme" GUEST_FILES=()
+# What its machine has besides a CPU and memory: more arguments of QEMU, ports of this machine that lead into the guest
+# (",hostfwd=tcp:127.0.0.1:PORT-10.0.2.15:PORT"), and where its console takes lines from (a fifo that someone holds open).
+GUEST_QEMU=() GUEST_FORWARD= GUEST_INPUT=/dev/null
 guest_start() { # script console seconds NAME=VALUE...: SCRIPT (busybox sh) becomes the guest's init; its console goes to the file CONSOLE
   local script=$1 console=$2 seconds=$3 root list=; shift 3
   root=$(mktemp -d "$WORK_DIR/guest.XXXXXX")
@@ -81,7 +84,7 @@ INIT
   : >"$console" || return 1
   timeout "$seconds" qemu-system-x86_64 -machine q35,accel="${GUEST_ACCEL:-tcg}" -cpu max -smp 1 -m 768 -nographic -no-reboot \
     -kernel "$GUEST_CACHE"/kernel/boot/vmlinuz-* -initrd "$root.cpio.gz" -append "console=ttyS0 panic=-1 ${KARGS:-quiet}" \
-    -nic user,model=virtio-net-pci </dev/null >"$console" 2>&1 &
+    -nic "user,model=virtio-net-pci$GUEST_FORWARD" "${GUEST_QEMU[@]}" <"$GUEST_INPUT" >"$console" 2>&1 &
   GUEST_PID=$!; track "$GUEST_PID"
 }
 guest_lines() { # console command: calls COMMAND with each line that the guest prints, until the guest ends

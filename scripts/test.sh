@@ -3,14 +3,14 @@
 # missing where it may (root); what cannot be had is skipped, with the reason, in the last lines. Exit 0 only when nothing failed.
 #
 #   scripts/test.sh [step...]     steps: fmt clippy build unit planted quickstart idle cores declared spdk-rpc
-#   spdk-tools spdk-device iscsi kernel-guest iscsi-guest kill-loop      (default: all)
+#   spdk-tools spdk-device iscsi kernel-guest iscsi-guest nvme-guest kill-loop      (default: all)
 #
 # KILL_LOOPS (5): how often the node is killed under load. SPDK_DIR: an SPDK build whose programs are used as hosts. Logs stay in target/test-logs.
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 . "$ROOT/scripts/lib-install.sh"
 cd "$ROOT" || exit 1
 export CARGO_TARGET_DIR=$TARGET_DIR
-STEPS=${*:-fmt clippy build unit planted quickstart idle cores declared spdk-rpc spdk-tools spdk-device iscsi kernel-guest iscsi-guest kill-loop}
+STEPS=${*:-fmt clippy build unit planted quickstart idle cores declared spdk-rpc spdk-tools spdk-device iscsi kernel-guest iscsi-guest nvme-guest kill-loop}
 LOGS=$TARGET_DIR/test-logs; mkdir -p "$LOGS"
 passed=0 failed=0 skipped=0 failures=() skips=()
 note_skip() { skipped=$((skipped + 1)); skips+=("$1"); say "   skipped: $1"; }
@@ -94,6 +94,12 @@ for step in $STEPS; do
         apt-cache show linux-image-amd64 >/dev/null 2>&1 || [ "$(id -u)" != 0 ] || apt-get update >/dev/null 2>&1
         suite iscsi-guest 600
       else note_skip "iscsi-guest: $REASON"; fi ;;
+    nvme-guest)
+      REASON=
+      if need_commands qemu-system-x86_64=qemu-system-x86 cpio=cpio modinfo=kmod mke2fs=e2fsprogs nvme=nvme-cli python3=python3; then
+        apt-cache show linux-image-amd64 >/dev/null 2>&1 || [ "$(id -u)" != 0 ] || apt-get update >/dev/null 2>&1
+        suite nvme-guest 420
+      else note_skip "nvme-guest: $REASON"; fi ;;
     kill-loop)
       if need_commands python3=python3; then suite kill-loop $((120 + 60 * ${KILL_LOOPS:-5})); else note_skip "kill-loop: $REASON"; fi ;;
     *) die "there is no step '$step'" ;;

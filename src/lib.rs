@@ -17,6 +17,8 @@ pub mod cli;
 pub mod cluster;
 pub mod device;
 #[forbid(unsafe_code)]
+pub mod host;
+#[forbid(unsafe_code)]
 pub mod initiator;
 #[forbid(unsafe_code)]
 pub mod iscsi;

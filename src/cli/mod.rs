@@ -1,8 +1,10 @@
-//! The command line: `pollux serve | rpc | bench | fsck`. Each subcommand is a file; errors end on stderr in one line
+//! The command line: `pollux serve | rpc | bench | fsck | device | doctor`. Each subcommand is a file; errors end on stderr in one line
 //! that starts with `pollux`, and with a status other than 0.
 
 pub mod bench;
 mod config;
+mod device;
+mod doctor;
 mod fsck;
 mod rpc;
 mod serve;
@@ -28,6 +30,10 @@ enum Command {
     Bench(Box<bench::Args>),
     /// Check a store that is not in use for damage; changes nothing
     Fsck(fsck::Args),
+    /// Give NVMe and network devices to Pollux (VFIO), and back to the kernel
+    Device(device::Args),
+    /// Tell what this machine offers Pollux, what could be better, and the commands that make it so
+    Doctor(doctor::Args),
 }
 
 /// Entry point of the binary.
@@ -37,6 +43,8 @@ pub fn main() -> ExitCode {
         Command::Rpc(args) => rpc::run(&args),
         Command::Bench(args) => bench::run(*args),
         Command::Fsck(args) => fsck::run(&args),
+        Command::Device(args) => device::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 
