@@ -13,6 +13,8 @@ mod feed;
 mod loopback;
 mod slots;
 mod sock;
+#[cfg(feature = "dpdk")]
+mod stack;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,8 @@ pub use any::{AnyNet, Engine, NotAnEngine};
 pub use fault::{FaultPlan, Faulty};
 pub use loopback::{Loopback, LoopbackConfig, Network};
 pub use sock::TcpConfig;
+#[cfg(feature = "dpdk")]
+pub use stack::{Port, PortFacts, PortStats};
 pub use tcp::Tcp;
 pub use tx::{Piece, Tx};
 pub use uring::Uring;
