@@ -8,6 +8,7 @@
 //! per connection. A buffer queued for sending returns to the pool when its last byte has left.
 
 mod any;
+mod dpdk;
 mod fault;
 mod feed;
 mod loopback;
@@ -23,6 +24,9 @@ mod uring;
 mod window;
 
 pub use any::{AnyNet, Engine, NotAnEngine};
+pub use dpdk::{ADDRESSES_MAX, Address, DpdkConfig, MTU_MAX, MTU_MIN, PortName, VLAN_MAX};
+#[cfg(feature = "dpdk")]
+pub use dpdk::{Dpdk, DpdkError, DpdkPort, Seed};
 pub use fault::{FaultPlan, Faulty};
 pub use loopback::{Loopback, LoopbackConfig, Network};
 pub use sock::TcpConfig;
