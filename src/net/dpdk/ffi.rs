@@ -16,7 +16,6 @@ pub(super) mod offload {
     use super::shim;
     pub(in super::super) const RX_IP: u32 = shim::pollux_offload_POLLUX_OFFLOAD_RX_IP;
     pub(in super::super) const RX_TCP: u32 = shim::pollux_offload_POLLUX_OFFLOAD_RX_TCP;
-    pub(in super::super) const TX_IP: u32 = shim::pollux_offload_POLLUX_OFFLOAD_TX_IP;
     pub(in super::super) const TX_TCP: u32 = shim::pollux_offload_POLLUX_OFFLOAD_TX_TCP;
     pub(in super::super) const TX_FAST_FREE: u32 = shim::pollux_offload_POLLUX_OFFLOAD_TX_FAST_FREE;
 }
@@ -274,13 +273,13 @@ impl Queue {
         self.waiting.len() == self.waiting.capacity()
     }
 
-    /// Has the port fill in sums of a frame whose Ethernet and IP headers have these lengths.
-    pub(super) fn request_sums(&mut self, frame: &mut Frame, offloads: u32, layout: &super::checksum::Layout) {
+    /// Has the port fill in the TCP checksum of a frame whose headers have these lengths.
+    pub(super) fn request_sum(&mut self, frame: &mut Frame, layout: &super::checksum::Layout) {
         let bytes = frame.as_ref();
         let tcp = u16::from(bytes[layout.ethernet + layout.ip + 12] >> 4) * 4;
         let (ethernet, ip) = (layout.ethernet as u16, layout.ip as u16);
         // SAFETY: the mbuf is ours.
-        unsafe { shim::pollux_request_sums(frame.0.mbuf, offloads, ethernet, ip, tcp, i32::from(layout.v6)) };
+        unsafe { shim::pollux_request_sum(frame.0.mbuf, ethernet, ip, tcp, i32::from(layout.v6)) };
         self.prepare = true;
     }
 

@@ -94,7 +94,6 @@ impl Dpdk {
         let has = step("asking the port what it is", port.describe())?;
         let queues = plan.cores.min(has.max_rx_queues).min(has.max_tx_queues).max(1);
         let offloads = offloads(&has);
-        let receive_sums = offloads & (offload::RX_IP | offload::RX_TCP);
         // Drivers that know of no frame larger than the standard's may carry larger ones all the same.
         let mtu = config.mtu.min(has.max_mtu);
         let large = has.max_frame != 0 && u32::from(mtu) + 18 > has.max_frame;
@@ -118,19 +117,20 @@ impl Dpdk {
             tracing::debug!("{device}: receiving all multicast frames: {e}");
         }
         let up = wait_for_link(port, &config.port);
-        let sums = offloads & (offload::TX_IP | offload::TX_TCP);
+        let sums = offloads & offload::TX_TCP != 0;
         let facts = PortFacts {
             mac: has.mac,
             mtu: usize::from(config.mtu),
             receive_checks_ip: true,
             receive_checks_tcp: true,
-            transmit_sums_ip: sums & offload::TX_IP != 0,
-            transmit_sums_tcp: sums & offload::TX_TCP != 0,
+            // Twenty bytes: not worth a second kind of frames.
+            transmit_sums_ip: false,
+            transmit_sums_tcp: sums,
             // What the port is handed has no segment size with it.
             tso_bytes_max: None,
             burst: BURST,
         };
-        self.about = about(config, &has, queues, receive_sums | sums, up);
+        self.about = about(config, &has, queues, offloads, up);
         let seed = |(queue, (pool, share)): (usize, (Pool, Share))| Seed {
             port,
             queue: queue as u16,
@@ -169,7 +169,7 @@ impl Drop for Dpdk {
 
 /// What of the port's offloads is used. Scattered receive is not: every buffer holds the largest frame.
 fn offloads(has: &Description) -> u32 {
-    has.offloads & (offload::RX_IP | offload::RX_TCP | offload::TX_IP | offload::TX_TCP | offload::TX_FAST_FREE)
+    has.offloads & (offload::RX_IP | offload::RX_TCP | offload::TX_TCP | offload::TX_FAST_FREE)
 }
 
 /// Sets the MTU where the driver has a say over it; where it has none, what counts is what lies below it.
@@ -218,12 +218,7 @@ fn about(config: &DpdkConfig, has: &Description, queues: u16, offloads: u32, up:
     let bytes: Vec<u8> = has.driver.iter().map(|c| *c as u8).collect();
     let driver = CStr::from_bytes_until_nul(&bytes).map(|d| d.to_string_lossy().into_owned()).unwrap_or_default();
     let mac: Vec<String> = has.mac.iter().map(|b| format!("{b:02x}")).collect();
-    let names = [
-        (offload::RX_IP, "receives checked IP"),
-        (offload::RX_TCP, "receives checked TCP"),
-        (offload::TX_IP, "sums IP"),
-        (offload::TX_TCP, "sums TCP"),
-    ];
+    let names = [(offload::RX_IP, "verifies IP"), (offload::RX_TCP, "verifies TCP"), (offload::TX_TCP, "sums TCP")];
     let does: Vec<&str> = names.iter().filter(|(bit, _)| offloads & bit != 0).map(|(_, name)| *name).collect();
     format!(
         "{}, port {} ({driver}, {}, link {}), MTU {}, queue pairs: {queues}, offloads: {}",

@@ -2,7 +2,7 @@
 //! put them; frames to be sent are written where the card takes them from.
 
 use super::checksum::{self, Known, Verdict};
-use super::ffi::{Frame, Pool, PortId, Queue, Thread, offload};
+use super::ffi::{Frame, Pool, PortId, Queue, Thread};
 use super::share::Share;
 use crate::net::stack::{Port, PortFacts, PortStats};
 use std::io;
@@ -19,8 +19,8 @@ pub struct Seed {
     pub(super) queue: u16,
     pub(super) pool: Pool,
     pub(super) facts: PortFacts,
-    /// Sums that the port fills in.
-    pub(super) sums: u32,
+    /// The port fills in the TCP checksum.
+    pub(super) sums: bool,
     pub(super) unfinished: bool,
     pub(super) share: Share,
     /// Held while the queue is in use.
@@ -53,7 +53,7 @@ impl Seed {
 pub struct DpdkPort {
     queue: Queue,
     facts: PortFacts,
-    sums: u32,
+    sums: bool,
     unfinished: bool,
     share: Share,
     stats: PortStats,
@@ -133,13 +133,11 @@ impl Port for DpdkPort {
             return false;
         };
         fill(frame.bytes_mut());
-        if self.sums != 0
+        if self.sums
             && let Some(layout) = checksum::tcp_layout(frame.as_ref())
         {
-            if self.sums & offload::TX_TCP != 0 {
-                checksum::prepare(frame.bytes_mut(), &layout);
-            }
-            self.queue.request_sums(&mut frame, self.sums, &layout);
+            checksum::prepare(frame.bytes_mut(), &layout);
+            self.queue.request_sum(&mut frame, &layout);
         }
         self.stats.frames_out += 1;
         self.stats.bytes_out += len as u64;

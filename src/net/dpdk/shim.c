@@ -102,10 +102,6 @@ int pollux_port_describe(uint16_t port, struct pollux_port *into)
 		into->offloads |= POLLUX_OFFLOAD_RX_IP;
 	if (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_TCP_CKSUM)
 		into->offloads |= POLLUX_OFFLOAD_RX_TCP;
-	if (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER)
-		into->offloads |= POLLUX_OFFLOAD_RX_SCATTER;
-	if (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM)
-		into->offloads |= POLLUX_OFFLOAD_TX_IP;
 	if (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_TCP_CKSUM)
 		into->offloads |= POLLUX_OFFLOAD_TX_TCP;
 	if (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE)
@@ -129,10 +125,6 @@ int pollux_port_configure(uint16_t port, uint16_t queues, uint32_t offloads, int
 		conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
 	if (offloads & POLLUX_OFFLOAD_RX_TCP)
 		conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
-	if (offloads & POLLUX_OFFLOAD_RX_SCATTER)
-		conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_SCATTER;
-	if (offloads & POLLUX_OFFLOAD_TX_IP)
-		conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
 	if (offloads & POLLUX_OFFLOAD_TX_TCP)
 		conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
 	if (offloads & POLLUX_OFFLOAD_TX_FAST_FREE)
@@ -283,16 +275,12 @@ int pollux_alloc(struct rte_mempool *pool, uint32_t len, struct pollux_frame *in
 	return 1;
 }
 
-void pollux_request_sums(struct rte_mbuf *m, uint32_t offloads, uint16_t ethernet, uint16_t ip, uint16_t tcp, int ipv6)
+void pollux_request_sum(struct rte_mbuf *m, uint16_t ethernet, uint16_t ip, uint16_t tcp, int ipv6)
 {
 	m->l2_len = ethernet;
 	m->l3_len = ip;
 	m->l4_len = tcp;
-	m->ol_flags |= ipv6 ? RTE_MBUF_F_TX_IPV6 : RTE_MBUF_F_TX_IPV4;
-	if (!ipv6 && (offloads & POLLUX_OFFLOAD_TX_IP))
-		m->ol_flags |= RTE_MBUF_F_TX_IP_CKSUM;
-	if (offloads & POLLUX_OFFLOAD_TX_TCP)
-		m->ol_flags |= RTE_MBUF_F_TX_TCP_CKSUM;
+	m->ol_flags |= RTE_MBUF_F_TX_TCP_CKSUM | (ipv6 ? RTE_MBUF_F_TX_IPV6 : RTE_MBUF_F_TX_IPV4);
 }
 
 uint16_t pollux_transmit(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t count, int prepare)

@@ -36,12 +36,9 @@ struct pollux_port {
 enum pollux_offload {
 	POLLUX_OFFLOAD_RX_IP = 1,
 	POLLUX_OFFLOAD_RX_TCP = 2,
-	POLLUX_OFFLOAD_TX_IP = 4,
-	POLLUX_OFFLOAD_TX_TCP = 8,
+	POLLUX_OFFLOAD_TX_TCP = 4,
 	/* Frees transmitted buffers of one pool without looking at each. */
-	POLLUX_OFFLOAD_TX_FAST_FREE = 16,
-	/* Received frames may be chains of buffers. */
-	POLLUX_OFFLOAD_RX_SCATTER = 32,
+	POLLUX_OFFLOAD_TX_FAST_FREE = 8,
 };
 
 /* A received frame, or an empty one to be transmitted: one contiguous piece of memory. */
@@ -100,8 +97,8 @@ uint16_t pollux_receive(uint16_t port, uint16_t queue, struct pollux_frame *into
 void pollux_free(struct rte_mbuf *mbuf);
 /* An empty frame of len bytes; 0 when the pool is exhausted, or len more than a buffer holds. */
 int pollux_alloc(struct rte_mempool *pool, uint32_t len, struct pollux_frame *into);
-/* The port is to fill in checksums (POLLUX_OFFLOAD_TX_...) of this frame, whose headers have these lengths. */
-void pollux_request_sums(struct rte_mbuf *mbuf, uint32_t offloads, uint16_t ethernet, uint16_t ip, uint16_t tcp, int ipv6);
+/* The port is to fill in the TCP checksum of this frame, whose headers have these lengths; it holds the pseudo header's. */
+void pollux_request_sum(struct rte_mbuf *mbuf, uint16_t ethernet, uint16_t ip, uint16_t tcp, int ipv6);
 /* How many of these the hardware took, from the front; prepare: some have checksums to be filled in. */
 uint16_t pollux_transmit(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t count, int prepare);
 
