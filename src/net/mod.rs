@@ -8,6 +8,8 @@
 //! per connection. A buffer queued for sending returns to the pool when its last byte has left.
 
 mod any;
+#[cfg(any(test, feature = "dpdk"))]
+mod beside;
 mod dpdk;
 mod fault;
 mod feed;
