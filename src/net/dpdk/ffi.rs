@@ -48,9 +48,10 @@ pub(super) fn start(arguments: &[CString], sink: LogSink) -> io::Result<()> {
     let _ = SINK.set(sink);
     let mut argv: Vec<*mut c_char> = arguments.iter().map(|a| a.as_ptr().cast_mut()).collect();
     argv.push(std::ptr::null_mut());
+    let count = i32::try_from(arguments.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: argv holds strings that end in zero and live through the call, then a null; the layer reorders the pointers
     // and keeps copies of the strings.
-    done(unsafe { shim::pollux_eal_start(arguments.len() as i32, argv.as_mut_ptr(), Some(log_line)) })
+    done(unsafe { shim::pollux_eal_start(count, argv.as_mut_ptr(), Some(log_line)) })
 }
 
 /// Ends the environment layer; nothing of it may be in use.
@@ -223,7 +224,7 @@ impl Drop for Frame {
 /// A receive and a transmit queue of a port.
 pub(super) struct Queue {
     port: PortId,
-    queue: u16,
+    number: u16,
     pool: Pool,
     /// Frames that wait for [`Queue::kick`].
     waiting: Vec<*mut shim::rte_mbuf>,
@@ -235,9 +236,9 @@ pub(super) struct Queue {
 unsafe impl Send for Queue {}
 
 impl Queue {
-    /// Queue `queue` of an open port, transmitting from `pool`; `batch` frames may wait.
-    pub(super) fn new(port: PortId, queue: u16, pool: Pool, batch: usize) -> Queue {
-        Queue { port, queue, pool, waiting: Vec::with_capacity(batch), prepare: false }
+    /// Queue `number` of an open port, transmitting from `pool`; `batch` frames may wait.
+    pub(super) fn new(port: PortId, number: u16, pool: Pool, batch: usize) -> Queue {
+        Queue { port, number, pool, waiting: Vec::with_capacity(batch), prepare: false }
     }
 
     /// Appends a burst of `most` frames to `into`, which has room for them, and returns how many; chains that could not
@@ -249,7 +250,7 @@ impl Queue {
         let place: *mut shim::pollux_frame = room.as_mut_ptr().cast();
         // SAFETY: `Frame` is a transparent wrapper of the shim's frame, and the vector has room for `most` of them. This
         // queue is used by one thread at a time: it is borrowed mutably.
-        let got = unsafe { shim::pollux_receive(self.port.0, self.queue, place, most, &raw mut *dropped) };
+        let got = unsafe { shim::pollux_receive(self.port.0, self.number, place, most, &raw mut *dropped) };
         assert!(got <= most, "more frames than there was room for");
         // SAFETY: the shim has filled that many.
         unsafe { into.set_len(into.len() + usize::from(got)) };
@@ -299,7 +300,7 @@ impl Queue {
             let n = unsafe {
                 shim::pollux_transmit(
                     self.port.0,
-                    self.queue,
+                    self.number,
                     rest.as_mut_ptr(),
                     rest.len() as u16,
                     i32::from(self.prepare),

@@ -99,7 +99,7 @@ impl Plan {
             default("rsize", rx_ring.max(tx_ring).next_power_of_two().ilog2());
         }
         for (key, value) in arguments {
-            plan.device.push_str(&format!(",{key}={value}"));
+            plan.device.extend([",", &key, "=", &value]);
         }
         Ok(plan)
     }
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(veth.device, "net_af_packet0,iface=v1,qpairs=2,framesz=65408,blocksz=2093056,framecnt=512");
         assert!(PACKET_BLOCK.is_multiple_of(4096) && PACKET_SLOT.is_multiple_of(16));
         assert_eq!((veth.rx_bytes, veth.tx_bytes, veth.interface.as_deref()), (65376, 2048, Some("v1")));
-        assert!(u32::from(veth.rx_bytes) + 128 <= u32::from(u16::MAX));
+        assert!(veth.rx_bytes <= u16::MAX - 128);
         let small = plan("net_af_packet0,iface=v1,framesz=2048,qpairs=1", 1500).unwrap();
         assert_eq!((small.device.as_str(), small.rx_bytes), ("net_af_packet0,iface=v1,framesz=2048,qpairs=1", 2016));
         assert!(plan("net_af_packet0,iface=v1,framesz=131072", 1500).is_err());
