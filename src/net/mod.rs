@@ -17,7 +17,7 @@ mod loopback;
 mod slots;
 mod sock;
 #[cfg(feature = "dpdk")]
-mod stack;
+pub mod stack;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -33,7 +33,7 @@ pub use fault::{FaultPlan, Faulty};
 pub use loopback::{Loopback, LoopbackConfig, Network};
 pub use sock::TcpConfig;
 #[cfg(feature = "dpdk")]
-pub use stack::{Port, PortFacts, PortStats};
+pub use stack::{Port, PortFacts, PortStats, Prefix, Stack, StackConfig};
 pub use tcp::Tcp;
 pub use tx::{Piece, Tx};
 pub use uring::Uring;

@@ -4,6 +4,8 @@
 //! What stays true: no call blocks; a frame that was accepted for transmission is sent or dropped by the port, never
 //! handed back; frames are whole Ethernet frames without preamble and without the checksum at the end.
 
+use std::net::SocketAddr;
+
 /// What a port is and what it does by itself. Fixed while the port is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PortFacts {
@@ -61,6 +63,12 @@ pub trait Port {
     fn transmit(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> bool;
     /// Hands the queued frames to the hardware and returns how many it took; the others stay queued.
     fn kick(&mut self) -> usize;
+    /// Whether segments from `remote` to `local` arrive in this queue, for a port that spreads flows over several: an
+    /// outgoing connection takes a local port whose answers come back to its own core.
+    fn takes(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        let _ = (local, remote);
+        true
+    }
     /// A descriptor that becomes readable when a frame arrives; `None` for a port that must be polled.
     fn wait_fd(&self) -> Option<i32> {
         None
