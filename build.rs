@@ -40,7 +40,9 @@ fn dpdk() {
 
     let mut shim = cc::Build::new();
     shim.file(format!("{SHIM}.c")).warnings(true).extra_warnings(false).opt_level(3);
-    flags.split_whitespace().for_each(|flag| drop(shim.flag(flag)));
+    for flag in flags.split_whitespace() {
+        shim.flag(flag);
+    }
     if let Err(e) = shim.try_compile("pollux_dpdk_shim") {
         missing(&format!("{SHIM}.c does not compile against DPDK {}: {e}", library.version));
     }
