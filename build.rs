@@ -22,8 +22,12 @@ fn dpdk() {
 
     let missing = |what: &str| -> ! {
         println!("cargo::error=feature `dpdk`: {what}");
-        println!("cargo::error=it needs DPDK {OLDEST} or newer (known to work: 22.11.11, Debian 12's), a C compiler and libclang");
-        println!("cargo::error=on Debian: apt-get install libdpdk-dev pkg-config gcc libclang-dev; elsewhere PKG_CONFIG_PATH names the folder of libdpdk.pc");
+        println!(
+            "cargo::error=it needs DPDK {OLDEST} or newer (known to work: 22.11.11, Debian 12's), a C compiler and libclang"
+        );
+        println!(
+            "cargo::error=on Debian: apt-get install libdpdk-dev pkg-config gcc libclang-dev; elsewhere PKG_CONFIG_PATH names the folder of libdpdk.pc"
+        );
         std::process::exit(1);
     };
     println!("cargo:rerun-if-changed={SHIM}.h");
