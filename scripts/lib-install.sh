@@ -19,6 +19,10 @@ need_commands() { # command=package...: installs the packages of the commands th
   for pair; do command -v "${pair%%=*}" >/dev/null || packages+=("${pair#*=}"); done
   [ ${#packages[@]} -eq 0 ] || apt_install "${packages[@]}"
 }
+install_dpdk() { # what a build with the feature `dpdk` needs
+  { command -v pkg-config >/dev/null && pkg-config --exists libdpdk && compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; } ||
+    apt_install libdpdk-dev pkg-config libclang-dev
+}
 version_at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; } # wanted have
 
 install_toolchain() { # cc, and a cargo that is new enough for this crate

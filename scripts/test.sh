@@ -3,14 +3,14 @@
 # missing where it may (root); what cannot be had is skipped, with the reason, in the last lines. Exit 0 only when nothing failed.
 #
 #   scripts/test.sh [step...]     steps: fmt clippy build unit planted quickstart idle cores declared spdk-rpc
-#   spdk-tools spdk-device iscsi kernel-guest iscsi-guest nvme-guest kill-loop      (default: all)
+#   spdk-tools spdk-device iscsi kernel-guest iscsi-guest nvme-guest kill-loop dpdk-veth      (default: all)
 #
 # KILL_LOOPS (5): how often the node is killed under load. SPDK_DIR: an SPDK build whose programs are used as hosts. Logs stay in target/test-logs.
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 . "$ROOT/scripts/lib-install.sh"
 cd "$ROOT" || exit 1
 export CARGO_TARGET_DIR=$TARGET_DIR
-STEPS=${*:-fmt clippy build unit planted quickstart idle cores declared spdk-rpc spdk-tools spdk-device iscsi kernel-guest iscsi-guest nvme-guest kill-loop}
+STEPS=${*:-fmt clippy build unit planted quickstart idle cores declared spdk-rpc spdk-tools spdk-device iscsi kernel-guest iscsi-guest nvme-guest kill-loop dpdk-veth}
 LOGS=$TARGET_DIR/test-logs; mkdir -p "$LOGS"
 passed=0 failed=0 skipped=0 failures=() skips=()
 note_skip() { skipped=$((skipped + 1)); skips+=("$1"); say "   skipped: $1"; }
@@ -51,17 +51,25 @@ suite() { # name seconds: a suite of tests/node, one PASS, FAIL or SKIP line a c
     grep -vE '^(PASS|SKIP) ' "$LOGS/$name.log" | tail -n 30
   fi
 }
+install_toolchain || die "$REASON"
+# With DPDK here, lints and unit tests are those of a build with it: the same tests and more, and no further build. The programs that
+# the suites run are of the default build, which is put back in place afterwards (it is fresh: nothing is compiled).
+FEATURES=()
+case " $STEPS " in
+  *" clippy "* | *" unit "*)
+    if install_dpdk; then FEATURES=(--features dpdk); else note_skip "unit tests and lints of net/dpdk and net/stack: $REASON"; fi ;;
+esac
+put_back() { whole put-back cargo build --release; }
 has_cargo() { cargo "$1" --version >/dev/null 2>&1; }
 
-install_toolchain || die "$REASON"
 for step in $STEPS; do
   start=$SECONDS
   say "== $step"
   case $step in
     fmt) if has_cargo fmt; then whole fmt cargo fmt --check; else note_skip "fmt: cargo fmt is not installed"; fi ;;
-    clippy) if has_cargo clippy; then whole clippy cargo clippy --all-targets -- -D warnings; else note_skip "clippy: cargo clippy is not installed"; fi ;;
+    clippy) if has_cargo clippy; then whole clippy cargo clippy --all-targets "${FEATURES[@]}" -- -D warnings && [ ${#FEATURES[@]} -eq 0 ] || whole clippy-default cargo clippy -- -D warnings; else note_skip "clippy: cargo clippy is not installed"; fi ;;
     build) whole build cargo build --release || break ;;
-    unit) cargo_tests unit test --release --no-fail-fast ;;
+    unit) cargo_tests unit test --release --no-fail-fast "${FEATURES[@]}"; [ ${#FEATURES[@]} -eq 0 ] || put_back ;;
     planted) cargo_tests planted test --release --no-fail-fast --features planted-bugs planted ;;
     quickstart)
       if whole quickstart env RUN_SECONDS=2 scripts/quickstart.sh; then
@@ -102,6 +110,14 @@ for step in $STEPS; do
       else note_skip "nvme-guest: $REASON"; fi ;;
     kill-loop)
       if need_commands python3=python3; then suite kill-loop $((120 + 60 * ${KILL_LOOPS:-5})); else note_skip "kill-loop: $REASON"; fi ;;
+    dpdk-veth)
+      REASON=
+      if install_dpdk && need_commands ip=iproute2 python3=python3 iscsi-inq=libiscsi-bin; then
+        if whole dpdk-build cargo build --release --features dpdk && cp "$TARGET_DIR/release/pollux" "$TARGET_DIR/release/pollux-dpdk"; then
+          POLLUX=$TARGET_DIR/release/pollux-dpdk suite dpdk-veth 240
+        fi
+        put_back
+      else note_skip "dpdk-veth: $REASON"; fi ;;
     *) die "there is no step '$step'" ;;
   esac
   say "   $((SECONDS - start)) s"

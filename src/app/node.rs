@@ -25,7 +25,7 @@ use crate::volume::{Counter, Entry, Info, Table};
 use crate::{iscsi, nvmf};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -57,6 +57,8 @@ pub struct LocalNode<C: Carrier> {
     stopping: Rc<Notify>,
     /// Limits of every slice.
     limits: crate::store::Limits,
+    /// Addresses that the kernel does not have: the stack's.
+    ours: Vec<IpAddr>,
 }
 
 impl<C: Carrier> LocalNode<C> {
@@ -68,6 +70,7 @@ impl<C: Carrier> LocalNode<C> {
         started: std::time::Instant,
         stopping: Rc<Notify>,
         limits: crate::store::Limits,
+        ours: Vec<IpAddr>,
     ) -> LocalNode<C> {
         LocalNode {
             cores,
@@ -78,6 +81,7 @@ impl<C: Carrier> LocalNode<C> {
             started,
             stopping,
             limits,
+            ours,
         }
     }
 
@@ -119,14 +123,15 @@ impl<C: Carrier> LocalNode<C> {
     pub async fn troubles(&self) -> Vec<(&'static str, u64)> {
         let of = |core: &mut Core, _| {
             let s = core.nvmf().stats();
-            [
+            let target = [
                 ("connections refused by a limit", s.refused),
                 ("Connect commands refused", s.connects_refused),
                 ("connections without a Connect in time", s.connect_timeouts),
                 ("controllers ended by their keep alive timer", s.keep_alive_expired),
                 ("connections ended by a fault in a PDU", s.faults.iter().sum()),
                 ("commands failed by their data digest", s.data_digest_errors),
-            ]
+            ];
+            target.into_iter().chain(core.net().card_troubles()).collect::<Vec<_>>()
         };
         let parts = self.cores.each(of).await.unwrap_or_default();
         let mut sum: Vec<(&'static str, u64)> = Vec::new();
@@ -504,8 +509,12 @@ impl<C: Carrier> Node for LocalNode<C> {
 
     async fn listen(&self, addr: SocketAddr, protocol: Protocol) -> Result<(), NodeError> {
         // Cores share the port among themselves only: somebody else on it must be noticed, which the kernel does for
-        // an exclusive socket.
-        drop(std::net::TcpListener::bind(addr).map_err(|e| bind_error(&e))?);
+        // an exclusive socket. On an address of the stack there is nobody else.
+        if !self.ours.contains(&addr.ip()) {
+            drop(std::net::TcpListener::bind(addr).map_err(|e| bind_error(&e))?);
+        } else if self.cores.on(CoreId(0), move |core, _| core.is_listening(addr)).await? {
+            return Err(NodeError::Os { what: "listen", errno: libc::EADDRINUSE });
+        }
         let made = self.cores.each(move |core, _| core.listen(addr, protocol).map_err(|e| listen_error(&e))).await?;
         let failed = made.into_iter().find_map(Result::err);
         if let Some(e) = failed {

@@ -1,12 +1,13 @@
 //! Starting and stopping a node, as a list of steps: memory, reactors, journal, recovery, doors; and back.
 
+use super::card::{self, NetMaker};
 use super::cores::{Carrier, Cores, Task};
 use super::node::LocalNode;
 use super::turn::{Core, Message, Parts};
 use crate::base::{CoreId, VolumeId};
 use crate::cluster::{Control, Declared, Journal, JournalError};
 use crate::mem::{Pool, Sizing, Span};
-use crate::net::{AnyNet, Engine, NetError, TcpConfig};
+use crate::net::{DpdkConfig, Engine, NetError, TcpConfig};
 use crate::reactor::{self, Builder, ControlReceiver, ControlSender, Peer, Poll, Reactors};
 use crate::repl::{Local, LocalConfig};
 use crate::rpc::{Context, Logging, Server, ServerError};
@@ -41,6 +42,8 @@ pub struct Options {
     pub engine: Engine,
     /// Options of kernel TCP.
     pub tcp: TcpConfig,
+    /// The card that the reactors poll themselves, and its addresses. Only in a build with the feature `dpdk`.
+    pub dpdk: Option<DpdkConfig>,
     /// Limits of the NVMe/TCP target.
     pub nvmf: nvmf::Config,
     /// Limits of the iSCSI target.
@@ -68,6 +71,7 @@ impl Default for Options {
             buffers: Sizing::default(),
             engine: Engine::default(),
             tcp: TcpConfig::default(),
+            dpdk: None,
             nvmf: nvmf::Config::default(),
             iscsi: iscsi::Config::default(),
             store: store::Limits::default(),
@@ -91,6 +95,9 @@ pub enum ServeError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The card that the reactors poll.
+    #[error("net.dpdk: {0}")]
+    Card(String),
     /// A reactor did not start.
     #[error("{0}")]
     Reactor(String),
@@ -134,7 +141,9 @@ pub fn serve(options: &Options, logging: Logging, ready: impl FnOnce()) -> Resul
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
     // The state directory is locked before anything else is touched: a second node must not get further than this.
     let (journal, state) = Journal::open(&options.state_dir, VolumeId(1))?;
-    let builders = builders(options)?;
+    // Held until the reactors have ended: they use its memory.
+    let (_card, nets) = card::open(options)?;
+    let builders = builders(options, nets)?;
     let config = reactor::Config {
         stall_ns: options.stall_ns,
         poll: options.poll,
@@ -145,7 +154,9 @@ pub fn serve(options: &Options, logging: Logging, ready: impl FnOnce()) -> Resul
     let reactors = Rc::new(RefCell::new(running.reactors));
     let stopping = Rc::new(Notify::new());
     let cores = Cores::new(Mailboxes(running.to_cores), options.cpus.len() as u16);
-    let node = LocalNode::new(cores, reactors.clone(), options.poll, started, stopping.clone(), options.store.clone());
+    let limits = options.store.clone();
+    let ours = options.dpdk.iter().flat_map(|c| &c.addresses).map(|a| a.ip).collect();
+    let node = LocalNode::new(cores, reactors.clone(), options.poll, started, stopping.clone(), limits, ours);
     let context = Context::new(Control::new(node, journal, state), logging, options.declared.clone());
     let mut asked = running.from_cores;
     let served = runtime.block_on(control(options, &context, &reactors, &stopping, &mut asked, ready));
@@ -233,7 +244,7 @@ async fn stop_signal(asked: Rc<Notify>) {
 
 /// Every core's memory is mapped here, so that each device can be told of all of it; the rest of a core is made on its
 /// own thread.
-fn builders(options: &Options) -> Result<Vec<Builder<Core, NetError>>, ServeError> {
+fn builders(options: &Options, nets: Vec<NetMaker>) -> Result<Vec<Builder<Core, NetError>>, ServeError> {
     let mut pools = Vec::new();
     let mut spans = Vec::new();
     for (index, cpu) in options.cpus.iter().enumerate() {
@@ -245,7 +256,7 @@ fn builders(options: &Options) -> Result<Vec<Builder<Core, NetError>>, ServeErro
     }
     let spans: Arc<[Span]> = spans.into();
     let cores = options.cpus.len() as u16;
-    let builder = |pool: Pool| -> Result<Builder<Core, NetError>, ServeError> {
+    let builder = |(pool, net): (Pool, NetMaker)| -> Result<Builder<Core, NetError>, ServeError> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(ServeError::Random)?;
         let (spans, options) = (spans.clone(), options.clone());
@@ -254,7 +265,7 @@ fn builders(options: &Options) -> Result<Vec<Builder<Core, NetError>>, ServeErro
             let parts = Parts {
                 pool,
                 spans,
-                net: AnyNet::new(options.engine, options.tcp.clone())?,
+                net: net()?,
                 nvmf: nvmf::Target::new(id, cores, &options.nvmf),
                 iscsi: iscsi::Target::new(id, cores, &options.iscsi, seed),
                 front: Front::new(id, cores, FrontConfig::default(), local),
@@ -262,5 +273,5 @@ fn builders(options: &Options) -> Result<Vec<Builder<Core, NetError>>, ServeErro
             Ok(Core::new(id, parts))
         }))
     };
-    pools.into_iter().map(builder).collect()
+    pools.into_iter().zip(nets).map(builder).collect()
 }

@@ -152,7 +152,7 @@ impl Core {
 
     /// Listens on an address that the cores share.
     pub fn listen(&mut self, addr: SocketAddr, protocol: Protocol) -> Result<(), NetError> {
-        if self.listening.iter().any(|(a, _)| *a == addr) {
+        if self.is_listening(addr) {
             return Ok(());
         }
         let (id, bound) = self.net.listen(addr, true)?;
@@ -163,6 +163,11 @@ impl Core {
         }
         self.listening.push((addr, id));
         Ok(())
+    }
+
+    /// True while it listens on this address.
+    pub fn is_listening(&self, addr: SocketAddr) -> bool {
+        self.listening.iter().any(|(a, _)| *a == addr)
     }
 
     /// Stops listening; connections made through the address end.
@@ -178,6 +183,11 @@ impl Core {
         self.routes.unlisten(id);
         self.nvmf.unlisten(id);
         self.iscsi.unlisten(id);
+    }
+
+    /// Its streams, to look at.
+    pub fn net(&self) -> &AnyNet {
+        &self.net
     }
 
     /// Connections open on its net.

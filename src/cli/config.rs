@@ -2,6 +2,7 @@
 //! all of them with their defaults. Command-line flags win over the file.
 
 mod declare;
+mod dpdk;
 mod iscsi;
 mod read;
 mod tune;
@@ -38,6 +39,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Loaded, ConfigError> {
     tune::rpc(whole.section("rpc")?, &mut loaded.options)?;
     tune::memory(whole.section("memory")?, &mut loaded.options)?;
     tune::tcp(whole.section("tcp")?, &mut loaded.options)?;
+    loaded.options.dpdk = dpdk::net(whole.section("net")?)?;
     tune::nvmf(whole.section("nvmf")?, &mut loaded.options.nvmf)?;
     tune::store(whole.section("store")?, &mut loaded.options.store)?;
     loaded.options.declared = declare::declared(&whole)?;

@@ -1,6 +1,9 @@
-//! The kernel TCP engine an operator chose, behind one type: one branch per call and turn, none per byte.
+//! The kernel TCP engine an operator chose, and the stack of our own beside it where there is one, behind one type: one
+//! branch per call and turn, none per byte.
 
 use super::{Close, ConnId, Handler, ListenerId, Loose, Net, NetError, NetStats, Tcp, TcpConfig, Tx, Uring};
+#[cfg(feature = "dpdk")]
+use super::{DpdkPort, Stack, beside::Beside};
 use crate::base::Time;
 use crate::mem::Pool;
 use std::net::SocketAddr;
@@ -40,12 +43,18 @@ impl std::fmt::Display for Engine {
     }
 }
 
-/// One core's kernel TCP streams by either engine.
+/// One core's streams.
 pub enum AnyNet {
     /// By nonblocking sockets.
     Tcp(Tcp),
     /// By `io_uring`.
     Uring(Uring),
+    /// By nonblocking sockets, and by a stack of our own on a DPDK port.
+    #[cfg(feature = "dpdk")]
+    TcpBeside(Box<Beside<Tcp, Stack<DpdkPort>>>),
+    /// By `io_uring`, and by a stack of our own on a DPDK port.
+    #[cfg(feature = "dpdk")]
+    UringBeside(Box<Beside<Uring, Stack<DpdkPort>>>),
 }
 
 impl AnyNet {
@@ -61,11 +70,55 @@ impl AnyNet {
         }
     }
 
+    /// An engine and, beside it, the stack that has the addresses `ours`. `stack` is `None` on a core for which the port has
+    /// no queue.
+    ///
+    /// # Errors
+    /// As [`AnyNet::new`].
+    #[cfg(feature = "dpdk")]
+    pub fn with_stack(
+        engine: Engine,
+        config: TcpConfig,
+        stack: Option<Stack<DpdkPort>>,
+        ours: Vec<std::net::IpAddr>,
+    ) -> Result<AnyNet, NetError> {
+        Ok(match AnyNet::new(engine, config)? {
+            AnyNet::Tcp(net) => AnyNet::TcpBeside(Box::new(Beside::new(net, stack, ours))),
+            AnyNet::Uring(net) => AnyNet::UringBeside(Box::new(Beside::new(net, stack, ours))),
+            beside => beside,
+        })
+    }
+
+    /// What went wrong at the card that this core polls, if it does: (what, how often since start).
+    pub fn card_troubles(&self) -> Vec<(&'static str, u64)> {
+        #[cfg(feature = "dpdk")]
+        {
+            let stack = match self {
+                AnyNet::TcpBeside(net) => net.stack(),
+                AnyNet::UringBeside(net) => net.stack(),
+                AnyNet::Tcp(_) | AnyNet::Uring(_) => None,
+            };
+            if let Some(stack) = stack {
+                let s = stack.port_stats();
+                return vec![
+                    ("frames received damaged", s.receive_errors),
+                    ("frames that the card dropped because nobody took them", s.missed),
+                    ("frames not received for want of buffers", s.receive_no_memory),
+                ];
+            }
+        }
+        Vec::new()
+    }
+
     /// Which engine it is.
     pub fn engine(&self) -> Engine {
         match self {
             AnyNet::Tcp(_) => Engine::Tcp,
             AnyNet::Uring(_) => Engine::Uring,
+            #[cfg(feature = "dpdk")]
+            AnyNet::TcpBeside(_) => Engine::Tcp,
+            #[cfg(feature = "dpdk")]
+            AnyNet::UringBeside(_) => Engine::Uring,
         }
     }
 }
@@ -76,6 +129,10 @@ macro_rules! either {
         match $self {
             AnyNet::Tcp($net) => $call,
             AnyNet::Uring($net) => $call,
+            #[cfg(feature = "dpdk")]
+            AnyNet::TcpBeside($net) => $call,
+            #[cfg(feature = "dpdk")]
+            AnyNet::UringBeside($net) => $call,
         }
     };
 }

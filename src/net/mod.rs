@@ -8,11 +8,16 @@
 //! per connection. A buffer queued for sending returns to the pool when its last byte has left.
 
 mod any;
+#[cfg(any(test, feature = "dpdk"))]
+mod beside;
+mod dpdk;
 mod fault;
 mod feed;
 mod loopback;
 mod slots;
 mod sock;
+#[cfg(feature = "dpdk")]
+pub mod stack;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -21,9 +26,14 @@ mod uring;
 mod window;
 
 pub use any::{AnyNet, Engine, NotAnEngine};
+pub use dpdk::{ADDRESSES_MAX, Address, DpdkConfig, MTU_MAX, MTU_MIN, PortName, VLAN_MAX};
+#[cfg(feature = "dpdk")]
+pub use dpdk::{Dpdk, DpdkError, DpdkPort, Seed};
 pub use fault::{FaultPlan, Faulty};
 pub use loopback::{Loopback, LoopbackConfig, Network};
 pub use sock::TcpConfig;
+#[cfg(feature = "dpdk")]
+pub use stack::{Port, PortFacts, PortStats, Prefix, Stack, StackConfig};
 pub use tcp::Tcp;
 pub use tx::{Piece, Tx};
 pub use uring::Uring;

@@ -866,3 +866,117 @@ fn stalls_change_nothing_and_breaks_show_as_resets() {
     assert!(server.received >= 9, "not before its time");
     assert!(matches!(rig.at_client.stream(conn).closed, Some(Closed::Error(_))));
 }
+
+/// A stack over a port in memory, for the suite above: what is asked of the loopback address is asked of its own.
+#[cfg(feature = "dpdk")]
+struct Hosted {
+    stack: Stack<stack::MemoryPort>,
+    cable: stack::Cable,
+    here: std::net::IpAddr,
+}
+
+#[cfg(feature = "dpdk")]
+impl Net for Hosted {
+    fn listen(&mut self, addr: SocketAddr, shared: bool) -> Result<(ListenerId, SocketAddr), NetError> {
+        let ip = if addr.ip().is_loopback() { self.here } else { addr.ip() };
+        self.stack.listen(SocketAddr::new(ip, addr.port()), shared)
+    }
+    fn unlisten(&mut self, listener: ListenerId) {
+        self.stack.unlisten(listener);
+    }
+    fn connect(&mut self, addr: SocketAddr) -> Result<ConnId, NetError> {
+        self.stack.connect(addr)
+    }
+    fn adopt(&mut self, stream: std::net::TcpStream) -> Result<ConnId, NetError> {
+        self.stack.adopt(stream)
+    }
+    fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize {
+        self.cable.set_time(now);
+        self.stack.poll(now, pool, handler)
+    }
+    fn tx(&mut self, conn: ConnId) -> Option<&mut Tx> {
+        self.stack.tx(conn)
+    }
+    fn flush(&mut self, now: Time, pool: &mut Pool) -> usize {
+        self.stack.flush(now, pool)
+    }
+    fn close(&mut self, conn: ConnId, how: Close) {
+        self.stack.close(conn, how);
+    }
+    fn wait_fd(&self) -> Option<i32> {
+        self.stack.wait_fd()
+    }
+    fn wake_at(&self) -> Option<Time> {
+        self.stack.wake_at()
+    }
+    fn connections(&self) -> usize {
+        self.stack.connections()
+    }
+    fn stats(&self) -> NetStats {
+        self.stack.stats()
+    }
+}
+
+#[cfg(feature = "dpdk")]
+fn hosts(wire: stack::Wire, conns: [usize; 2], buffer: usize) -> (Hosted, Hosted) {
+    let (cable, ports) = stack::Cable::new(wire, [1, 2].map(|n| stack::Cable::facts(n, 1500)));
+    let mut n = 0;
+    let [server, client] = ports.map(|port| {
+        n += 1;
+        let address: Prefix = format!("10.0.0.{n}/24").parse().unwrap();
+        let mut config = StackConfig::new(address, n);
+        config.conns = conns[n as usize - 1];
+        (config.receive_bytes, config.send_bytes) = (buffer, buffer);
+        let stack = Stack::new(port, config).unwrap();
+        Hosted { stack, cable: cable.clone(), here: address.address }
+    });
+    (server, client)
+}
+#[cfg(feature = "dpdk")]
+fn stacks() -> (Hosted, Hosted) {
+    hosts(stack::Wire::default(), [64, 64], 64 << 10)
+}
+#[cfg(feature = "dpdk")]
+fn bad_stacks(seed: u64) -> (Hosted, Hosted) {
+    let wire = stack::Wire { seed, lose: 2, repeat: 2, reorder: 20, damage: 2, delay_ns: (0, 20_000), queue: 1024 };
+    hosts(wire, [64, 64], 64 << 10)
+}
+
+#[cfg(feature = "dpdk")]
+#[test]
+fn stack_integrity() {
+    integrity(stacks(), 1, 300);
+    for seed in 0..3 {
+        integrity(bad_stacks(seed), seed, 60);
+    }
+}
+#[cfg(feature = "dpdk")]
+#[test]
+fn stack_landing() {
+    landing(stacks(), 1);
+    landing(hosts(stack::Wire::default(), [8, 8], 256 << 10), 2);
+}
+#[cfg(feature = "dpdk")]
+#[test]
+fn stack_pausing() {
+    pausing(stacks());
+    pausing(bad_stacks(3));
+}
+#[cfg(feature = "dpdk")]
+#[test]
+fn stack_closes() {
+    close_after_send(stacks());
+    close_is_bounded(stacks());
+    abort(stacks());
+    refused(stacks());
+}
+#[cfg(feature = "dpdk")]
+#[test]
+fn stack_many_connections() {
+    many(hosts(stack::Wire { queue: 4096, ..stack::Wire::default() }, [1100, 1100], 64 << 10));
+}
+#[cfg(feature = "dpdk")]
+#[test]
+fn stack_limits() {
+    limited(hosts(stack::Wire::default(), [5, 64], 64 << 10), 5);
+}

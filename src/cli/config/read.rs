@@ -202,6 +202,20 @@ impl<'a> Section<'a> {
         items.iter().enumerate().map(one).collect()
     }
 
+    /// A string that `parse` takes, or an array of such strings; empty when the key is not there.
+    pub fn one_or_more<T, E: fmt::Display>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Vec<T>, ConfigError> {
+        match self.get(key).map(Spanned::get_ref) {
+            None => Ok(Vec::new()),
+            Some(DeValue::Array(_)) => self.list(key, parse),
+            Some(DeValue::String(_)) => Ok(self.parsed(key, parse)?.into_iter().collect()),
+            Some(other) => Err(self.mistyped(key, "a string or an array of strings", other)),
+        }
+    }
+
     fn array(&self, key: &'static str) -> Result<&'a [Spanned<DeValue<'a>>], ConfigError> {
         let Some(value) = self.get(key) else { return Ok(&[]) };
         match value.get_ref() {

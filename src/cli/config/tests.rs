@@ -8,6 +8,7 @@ use std::path::PathBuf;
 const REFERENCE: &str = include_str!("../../../config/reference.toml");
 const EXAMPLES: &[(&str, &str)] = &[
     ("config/reference.toml", REFERENCE),
+    ("config/dpdk.toml", include_str!("../../../config/dpdk.toml")),
     ("config/disk.toml", include_str!("../../../config/disk.toml")),
     ("config/ram.toml", include_str!("../../../config/ram.toml")),
 ];
@@ -19,7 +20,13 @@ fn read(text: &str) -> Result<Loaded, ConfigError> {
 #[test]
 fn every_example_parses_and_none_is_forgotten() {
     for (name, text) in EXAMPLES {
-        parse(Path::new(name), text).unwrap_or_else(|e| panic!("{e}"));
+        match parse(Path::new(name), text) {
+            Err(e) if text.contains("\n[net.dpdk]") && !cfg!(feature = "dpdk") => {
+                assert_eq!(e.key, "net.dpdk", "{e}");
+                assert!(e.reason.contains("cargo build --release --features dpdk"), "{e}");
+            }
+            parsed => drop(parsed.unwrap_or_else(|e| panic!("{e}"))),
+        }
     }
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut there: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -45,7 +52,8 @@ fn the_reference_says_the_defaults() {
 #[test]
 fn the_reference_names_every_key() {
     let mut sections = vec![("node", ""), ("rpc", ""), ("memory", ""), ("tcp", ""), ("nvmf", ""), ("store", "")];
-    sections.extend([("transport", ""), ("iscsi", ""), ("iscsi.options", "")]);
+    sections.extend([("transport", ""), ("iscsi", ""), ("iscsi.options", ""), ("net", "")]);
+    sections.push(("net.dpdk", "port = 'net_tap0'\naddress = '10.0.0.1/24'"));
     let declared = [
         ("bdevs", "name = 'b'\ntype = 'malloc'\nsize = 4096"),
         ("bdevs", "name = 'b'\ntype = 'uring'\nfilename = '/f'"),
@@ -68,7 +76,9 @@ fn the_reference_names_every_key() {
         let known = refused.reason.strip_prefix("unknown key; known here are ").expect(&refused.reason);
         for key in known.split(", ") {
             keys += 1;
-            let named = [format!("{key} = "), format!("[iscsi.{key}]")].iter().any(|place| REFERENCE.contains(place));
+            let named = [format!("{key} = "), format!("[iscsi.{key}]"), format!("[net.{key}]")]
+                .iter()
+                .any(|place| REFERENCE.contains(place));
             assert!(named, "'{key}' is not in config/reference.toml");
         }
     }
@@ -222,6 +232,21 @@ fn mistakes_are_said_with_file_line_column_key_and_reason() {
         (
             "[[iscsi.targets]]\nname = 'iqn.x'\nluns = [{ bdev = 'b' }]",
             "p.toml:2:8: iscsi.targets[0].name: iSCSI name 'iqn.x' has no date",
+        ),
+        ("[net]\nx = 1", "p.toml:2:1: net.x: unknown key; known here are dpdk"),
+        ("[net.dpdk]\nporrt = 'x'", "p.toml:1:1: net.dpdk.port: is missing"),
+        ("[net.dpdk]\nport = 'eth0'", "p.toml:2:8: net.dpdk.port: must be a PCI address like"),
+        ("[net.dpdk]\nport = 'net_tap0'", "p.toml:1:1: net.dpdk.address: is missing"),
+        ("[net.dpdk]\naddress = 5", "p.toml:2:11: net.dpdk.address: must be a string or an array of strings, not an"),
+        ("[net.dpdk]\naddress = ['10.0.0.1']", "p.toml:2:12: net.dpdk.address[0]: must be ADDRESS/BITS"),
+        ("[net.dpdk]\nmtu = 9001", "p.toml:2:7: net.dpdk.mtu: must be 1280 to 9000, not 9001"),
+        (
+            "[net.dpdk]\nport = 'net_tap0'\naddress = '10.0.0.1/24'\ngateway = '10.0.1.1'",
+            "p.toml:4:11: net.dpdk.gateway: 10.0.1.1 is not on the link of any address",
+        ),
+        (
+            "[net.dpdk]\nport = 'net_tap0'\naddress = '10.0.0.1/24'\nlanes = 4",
+            "p.toml:4:1: net.dpdk.lanes: unknown key; known here are port, address,",
         ),
         ("[node\n", "p.toml:1:6: "),
         ("a = 1\na = 2", "p.toml:2:1: "),

@@ -21,6 +21,9 @@ use zerocopy::IntoBytes;
 const TIMERS_NS: u64 = 20_000_000;
 /// CID of Keep Alive on the admin queue; set-up commands use 0.
 const KEEP_ALIVE_CID: u16 = 1;
+/// Connections of I/O queues that are being opened at once: a target bounds how many of one address have not sent their
+/// Connect, and takes more for an attack.
+const OPENING: u16 = 4;
 
 /// An association with one subsystem.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub struct Initiator {
     /// A command of the set-up that waits for its time.
     waiting: Option<(Time, Sqe)>,
     started: bool,
+    /// I/O queues whose connection was begun.
+    opened: u16,
     setup_until: Time,
     comeback: Comeback,
     timers_at: Time,
@@ -71,6 +76,7 @@ impl Initiator {
             error: None,
             waiting: None,
             started: false,
+            opened: 0,
             setup_until: Time(0),
             comeback: Comeback::default(),
             timers_at: Time(0),
@@ -128,7 +134,16 @@ impl Initiator {
         self.setup = Setup::new();
         self.waiting = None;
         self.setup_until = now.after_ms(self.config.setup_ms);
+        self.opened = 0;
         self.open(0, net);
+    }
+
+    /// Opens the connection of the next I/O queue, if there is one.
+    fn open_next<N: Net>(&mut self, net: &mut N) {
+        if self.opened < self.config.queues {
+            self.opened += 1;
+            self.open(self.opened, net);
+        }
     }
 
     fn open<N: Net>(&mut self, index: u16, net: &mut N) {
@@ -167,6 +182,7 @@ impl Initiator {
                 self.setup.answered(&Answer::Good(answer.value, data), &self.config, now)
             }
             (Ok(()), _) => {
+                self.open_next(net);
                 self.io_connected();
                 return Ok(());
             }
@@ -175,11 +191,7 @@ impl Initiator {
             pool.put(buf);
         }
         match next? {
-            Next::Done => {
-                for index in 1..=self.config.queues {
-                    self.open(index, net);
-                }
-            }
+            Next::Done => (0..OPENING).for_each(|_| self.open_next(net)),
             Next::SendAt(at, sqe) => self.waiting = Some((at, sqe)),
             next => self.send(0, next, now, net, pool),
         }

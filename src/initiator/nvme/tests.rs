@@ -125,6 +125,18 @@ fn connects_and_describes_the_namespace() {
 }
 
 #[test]
+fn many_queues_are_connected_a_few_at_a_time() {
+    let mut lab = Lab::new(Shape::default(), |c| c.queues = 8, LoopbackConfig::default());
+    let mut most = 0;
+    lab.until("ready", |lab| {
+        most = most.max(lab.target.unassociated());
+        lab.host.state() != State::Connecting
+    });
+    assert_eq!((lab.host.state(), lab.target.connections()), (State::Ready, 9), "{:?}", lab.host.error());
+    assert!((2..=4).contains(&most), "{most} at once");
+}
+
+#[test]
 fn every_command_does_what_it_says() {
     let mut lab = lab(Shape::default());
     lab.ready();

@@ -143,6 +143,11 @@ impl Target {
         self.peers.len()
     }
 
+    /// Connections without a Connect so far.
+    pub fn unassociated(&self) -> usize {
+        self.peers.values().filter(|p| p.qid.is_none()).count()
+    }
+
     /// One whole PDU.
     fn pdu(&mut self, conn: ConnId, kind: Kind, head: &[u8], data: &[u8], tx: &mut Tx) {
         match kind {
