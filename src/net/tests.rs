@@ -887,8 +887,11 @@ impl Net for Hosted {
     fn connect(&mut self, addr: SocketAddr) -> Result<ConnId, NetError> {
         self.stack.connect(addr)
     }
-    fn adopt(&mut self, stream: std::net::TcpStream) -> Result<ConnId, NetError> {
-        self.stack.adopt(stream)
+    fn adopt(&mut self, loose: Loose) -> Result<ConnId, NetError> {
+        self.stack.adopt(loose)
+    }
+    fn release(&mut self, conn: ConnId) {
+        self.stack.release(conn);
     }
     fn poll<H: Handler>(&mut self, now: Time, pool: &mut Pool, handler: &mut H) -> usize {
         self.cable.set_time(now);
