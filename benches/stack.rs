@@ -9,8 +9,7 @@
 use pollux::base::{CoreId, Time};
 use pollux::mem::{Class, Pool};
 use pollux::net::stack::{Cable, MemoryPort, Wire};
-use pollux::net::{Closed, ConnId, Handler, ListenerId, Net, Stack, StackConfig, Tx};
-use std::net::SocketAddr;
+use pollux::net::{Closed, ConnId, Ends, Handler, ListenerId, Net, Stack, StackConfig, Tx};
 use std::time::Instant;
 
 const COMMAND: usize = 72;

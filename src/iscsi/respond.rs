@@ -179,6 +179,7 @@ fn one(
 }
 
 /// Which data of a command a buffer holds.
+#[derive(Clone, Copy)]
 struct Part {
     itt: u32,
     /// Its place in the data.

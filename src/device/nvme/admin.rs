@@ -164,7 +164,9 @@ impl Admin {
         self.create_pairs(world)?;
         self.arm_events(world);
         self.shared.gate.run();
-        made.into_iter().for_each(|pair| self.shared.put_pair(pair));
+        for pair in made {
+            self.shared.put_pair(pair);
+        }
         let facts = self.facts();
         tracing::info!(
             model = %facts.model,

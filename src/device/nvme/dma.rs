@@ -273,7 +273,6 @@ impl Block {
         self.iova
     }
     /// Bytes.
-    #[expect(clippy::len_without_is_empty, reason = "a block is never empty")]
     pub fn len(&self) -> usize {
         self.len
     }

@@ -19,7 +19,9 @@ impl Iovas {
     /// From the inclusive `ranges` the IOMMU translates, in any order; none given means that the kernel does not say.
     pub fn new(ranges: &[(u64, u64)]) -> Iovas {
         let mut free: Vec<(u64, u64)> = if ranges.is_empty() { vec![ANY] } else { ranges.to_vec() };
-        free.iter_mut().for_each(|r| r.0 = r.0.max(FLOOR));
+        for range in &mut free {
+            range.0 = range.0.max(FLOOR);
+        }
         free.retain(|r| r.0 <= r.1);
         free.sort_unstable();
         Iovas { free }

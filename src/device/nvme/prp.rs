@@ -115,7 +115,7 @@ mod tests {
     /// What the specification says a controller does with a pointer: the address of every byte.
     fn walk(dma: &Arc<Dma>, pointer: Pointer, len: usize) -> Vec<u64> {
         let Pointer::Prp(first, second) = pointer else { panic!("not PRP") };
-        let mut bytes: Vec<u64> = (first..(first | 4095) + 1).take(len).collect();
+        let mut bytes: Vec<u64> = (first..=(first | 4095)).take(len).collect();
         let rest = len - bytes.len();
         if rest == 0 {
             assert_eq!(second, 0, "reserved when there is no second page");

@@ -134,7 +134,7 @@ pub struct NvmeQueue {
     /// Operations completed, by kind.
     counts: [u64; 5],
     /// Keeps the controller up; none when it is made of software.
-    _keep: Option<Arc<Controller>>,
+    controller: Option<Arc<Controller>>,
 }
 
 impl NvmeQueue {
@@ -182,14 +182,14 @@ impl NvmeQueue {
             look_at: Time(0),
             told: 0,
             counts: [0; 5],
-            _keep: None,
+            controller: None,
         }
     }
 
     /// Keeps `controller` from being shut down while this queue is there.
     #[must_use]
     pub(super) fn keeping(mut self, controller: Arc<Controller>) -> NvmeQueue {
-        self._keep = Some(controller);
+        self.controller = Some(controller);
         self
     }
 

@@ -125,7 +125,6 @@ impl Bar {
     }
 
     /// Bytes.
-    #[expect(clippy::len_without_is_empty, reason = "a BAR is never empty")]
     pub fn len(&self) -> usize {
         self.len
     }

@@ -268,7 +268,8 @@ impl Device {
         }
         let (prot, fd) = (libc::PROT_READ | libc::PROT_WRITE, self.fd.as_raw_fd());
         // SAFETY: a shared mapping of a device file at an address of the kernel's choice touches no existing memory.
-        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, fd, info.offset as i64) };
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, fd, info.offset.cast_signed()) };
         if base == libc::MAP_FAILED {
             return Err(NvmeError::System { what: "map BAR 0", source: io::Error::last_os_error() });
         }
@@ -313,7 +314,9 @@ mod tests {
 
     fn info(flags: u32, cap: u32, chain: &[&[u64]]) -> Vec<u8> {
         let mut words = vec![u64::from(flags) << 32, 0, u64::from(cap)];
-        chain.iter().for_each(|c| words.extend(*c));
+        for part in chain {
+            words.extend(*part);
+        }
         words.iter().flat_map(|w| w.to_ne_bytes()).collect()
     }
 

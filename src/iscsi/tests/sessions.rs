@@ -137,8 +137,7 @@ fn a_connection_that_another_core_accepted_goes_to_the_core_of_its_session() {
         // The commands of all of them are one sequence, whichever core accepted the connection.
         let mut cmd_sn = links[0].cmd_sn;
         for round in 0..3u8 {
-            for at in 0..links.len() {
-                let link = &mut links[at];
+            for (at, link) in links.iter_mut().enumerate() {
                 link.cmd_sn = cmd_sn;
                 let data = super::rig::pattern(4096, round * 4 + at as u8);
                 assert_eq!(rig.command(link, &cdb10(0x2a, at as u32 * 8, 8), 0, &data).status, 0);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An address of ours with the length of its network's prefix: "10.0.0.2/24", "2001:db8::2/64".
+/// An address of ours with the length of its network's prefix: `10.0.0.2/24`, `2001:db8::2/64`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Prefix {
     /// The host's address.

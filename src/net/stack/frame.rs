@@ -298,7 +298,7 @@ mod tests {
         let trusting = Filter { check_ip: false, check_tcp: false, ..filter(None) };
         for _ in 0..100_000 {
             let mut frame = golden(None);
-            for _ in 0..1 + rng.below(6) {
+            for _ in 0..=rng.below(6) {
                 let at = rng.below(frame.len() as u64) as usize;
                 frame[at] = rng.next_u64() as u8;
             }

@@ -353,7 +353,7 @@ impl<P: Port> Net for Stack<P> {
                 self.touch(id.slot);
                 self.mark_dirty(id.slot);
             }
-            (Close::Now, _) | (Close::AfterSend, _) => {
+            (Close::Now | Close::AfterSend, _) => {
                 conn.socket().abort();
                 self.end(id.slot, Closed::Local);
                 self.mark_dirty(id.slot);

@@ -11,7 +11,7 @@ pub(super) type Mac = [u8; 6];
 
 /// Hosts remembered.
 const HOSTS: usize = 256;
-/// Silence after which a host is asked whether it is still there (RFC 4861 REACHABLE_TIME).
+/// Silence after which a host is asked whether it is still there (RFC 4861 `REACHABLE_TIME`).
 const QUIET_NS: u64 = 30_000_000_000;
 /// Questions before a host counts as not there.
 const TRIES: u8 = 5;

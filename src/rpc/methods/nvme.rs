@@ -44,7 +44,7 @@ params! {
         ddgst: Option<bool>,
         /// Ignored: for fabrics.
         fabrics_connect_timeout_us: Option<u64>,
-        /// Ignored: a PCIe controller has one path.
+        /// Ignored: a `PCIe` controller has one path.
         multipath: Option<String>,
         /// Ignored: each core has a queue.
         num_io_queues: Option<u32>,

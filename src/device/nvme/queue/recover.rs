@@ -106,7 +106,6 @@ impl NvmeQueue {
         for cid in 0..self.commands.len() as u16 {
             let command = &mut self.commands[usize::from(cid)];
             match (command.state, command.patience) {
-                (State::Free, _) => {}
                 (State::Later, Patience::Since(at)) if now < at.after_ns(RETRY_NS) => {
                     self.look_at = self.look_at.min(at.after_ns(RETRY_NS));
                 }
@@ -123,7 +122,7 @@ impl NvmeQueue {
                 (State::Flying, Patience::Aborting(at)) if now.since(at) >= timeout / 2 => {
                     self.terms.shared.ask_reset();
                 }
-                (State::Flying, _) => {}
+                (State::Free | State::Flying, _) => {}
             }
         }
         if self.inside {

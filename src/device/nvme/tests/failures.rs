@@ -145,7 +145,7 @@ fn when_abort_does_not_help_a_reset_does_and_nothing_is_lost() {
             bench.submit(queue, op);
             let done = bench.drain();
             assert!(done[0].result.is_ok() && done[0].buf.as_ref().unwrap().iter().all(|b| *b == 2));
-            done.into_iter().for_each(|d| bench.pool.put_all(d.buf));
+            bench.pool.put_all(done.into_iter().filter_map(|d| d.buf));
         }
     }
 }

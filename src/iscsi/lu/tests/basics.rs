@@ -75,7 +75,7 @@ fn a_long_transfer_is_done_in_pieces() {
             assert!(rig.disk[(piece + 1) * size..].iter().all(|b| *b == 0), "{code:02x}");
             assert!(rig.disk[..(piece + 1) * size] == data[..(piece + 1) * size], "{code:02x}");
         }
-        rig.fails(&cdb(0x8a, 0), &data[..piece * size + 1], Key::IllegalRequest, asc::INVALID_FIELD_IN_IU);
+        rig.fails(&cdb(0x8a, 0), &data[..=piece * size], Key::IllegalRequest, asc::INVALID_FIELD_IN_IU);
         rig.log.clear();
         rig.room = piece * size + 1;
         rig.good(&cdb(0x88, 0), &[]);
