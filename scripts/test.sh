@@ -76,16 +76,16 @@ for step in $STEPS; do
         line=$(grep -i iops "$LOGS/quickstart.log" | tail -n 1)
         if [ -n "$line" ]; then say "   $line"; else note_fail "quickstart: it printed no IOPS"; fi
       fi ;;
-    idle) if need_commands python3=python3; then suite idle 90; else note_skip "idle: $REASON"; fi ;;
-    cores) suite cores 120 ;;
-    declared) suite declared 60 ;;
+    idle) if need_commands python3=python3; then suite idle 180; else note_skip "idle: $REASON"; fi ;;
+    cores) suite cores 240 ;;
+    declared) suite declared 120 ;;
     spdk-tools) suite spdk-tools 400 ;;
     spdk-device)
       REASON=
       if need_commands python3=python3; then suite spdk-device 3000; else note_skip "spdk-device: $REASON"; fi ;;
     spdk-rpc)
       REASON=
-      if need_commands python3=python3 && { python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv; }; then suite spdk-rpc 180
+      if need_commands python3=python3 && { python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv; }; then suite spdk-rpc 300
       else note_skip "spdk-rpc: $REASON"; fi ;;
     kernel-guest)
       REASON=
@@ -106,7 +106,7 @@ for step in $STEPS; do
       REASON=
       if need_commands qemu-system-x86_64=qemu-system-x86 cpio=cpio modinfo=kmod mke2fs=e2fsprogs nvme=nvme-cli python3=python3; then
         apt-cache show linux-image-amd64 >/dev/null 2>&1 || [ "$(id -u)" != 0 ] || apt-get update >/dev/null 2>&1
-        suite nvme-guest 420
+        suite nvme-guest 600
       else note_skip "nvme-guest: $REASON"; fi ;;
     kill-loop)
       if need_commands python3=python3; then suite kill-loop $((120 + 60 * ${KILL_LOOPS:-5})); else note_skip "kill-loop: $REASON"; fi ;;
@@ -114,7 +114,7 @@ for step in $STEPS; do
       REASON=
       if install_dpdk && need_commands ip=iproute2 python3=python3 iscsi-inq=libiscsi-bin; then
         if whole dpdk-build cargo build --release --features dpdk && cp "$TARGET_DIR/release/pollux" "$TARGET_DIR/release/pollux-dpdk"; then
-          POLLUX=$TARGET_DIR/release/pollux-dpdk suite dpdk-veth 240
+          POLLUX=$TARGET_DIR/release/pollux-dpdk suite dpdk-veth 420
         fi
         put_back
       else note_skip "dpdk-veth: $REASON"; fi ;;
